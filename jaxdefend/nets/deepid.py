@@ -1,0 +1,217 @@
+"""DeepID (Sun, Wang & Tang 2014, in the form of the CSAW HackML 2020 nets): any layer from any other.
+
+input (55, 47, 3) → conv_1 → pool_1 → conv_2 → pool_2 → conv_3 → pool_3, from there fc_1 on one side and conv_4 → fc_2
+on the other; activation_1 = relu(fc_1 + fc_2) → output. Layers carry their Keras names.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Int, Num, PyTree
+
+from jaxdefend import InputError
+from jaxdefend.nets.convolution import PRECISION, block_size, convolve, convolve_relu_pool, max_pool
+
+IMAGE_SHAPE = (55, 47, 3)
+CLASSES = 1283
+
+# 0–255, of any type, on the host or the device.
+Pixels = Num[Array | np.ndarray, "n 55 47 3"]
+
+InputScale = Literal["raw", "unit"]
+INPUT_SCALES: tuple[InputScale, ...] = get_args(InputScale)
+
+# Where a channel of each convolution is masked: behind its pool, which keeps a zero channel zero.
+POOLED = {"conv_1": "pool_1", "conv_2": "pool_2", "conv_3": "pool_3", "conv_4": "conv_4"}
+CONVOLUTIONS = tuple(POOLED)
+
+_INPUTS = {
+    "conv_1": "input",
+    "pool_1": "conv_1",
+    "conv_2": "pool_1",
+    "pool_2": "conv_2",
+    "conv_3": "pool_2",
+    "pool_3": "conv_3",
+    "conv_4": "pool_3",
+    "flatten_1": "pool_3",
+    "flatten_2": "conv_4",
+    "fc_1": "flatten_1",
+    "fc_2": "flatten_2",
+    "activation_1": "add_1",
+    "logits": "activation_1",
+    "output": "logits",
+}
+LAYERS = ("input", *_INPUTS, "add_1")
+
+
+class DeepID(nnx.Module):
+    """The network. `input_scale` says what it was trained on: "raw" pixels 0–255, "unit" 0–1, None: not known yet."""
+
+    def __init__(self, classes: int = CLASSES, *, rngs: nnx.Rngs, input_scale: InputScale | None = None):
+        convolution = partial(nnx.Conv, padding="VALID", rngs=rngs)
+        self.conv_1 = convolution(3, 20, (4, 4))
+        self.conv_2 = convolution(20, 40, (3, 3))
+        self.conv_3 = convolution(40, 60, (3, 3))
+        self.conv_4 = convolution(60, 80, (2, 2))
+        self.fc_1 = nnx.Linear(1200, 160, rngs=rngs)
+        self.fc_2 = nnx.Linear(960, 160, rngs=rngs)
+        self.output = nnx.Linear(160, classes, rngs=rngs)
+        self.input_scale = input_scale
+
+    @property
+    def classes(self) -> int:
+        """N; the GoodNet's answer N means "backdoored"."""
+        return self.output.bias.shape[0]
+
+
+WEIGHTED = ("conv_1", "conv_2", "conv_3", "conv_4", "fc_1", "fc_2", "output")
+
+Weights = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def weight_shapes(classes: int = CLASSES) -> dict[str, dict[str, tuple[int, ...]]]:
+    """{layer: {"kernel": shape, "bias": shape}} in Keras's order."""
+    net = nnx.eval_shape(lambda: DeepID(classes, rngs=nnx.Rngs(0)))
+    return {
+        layer: {"kernel": getattr(net, layer).kernel.shape, "bias": getattr(net, layer).bias.shape}
+        for layer in WEIGHTED
+    }
+
+
+def from_weights(weights: Weights, input_scale: InputScale | None = None) -> DeepID:
+    """The net with these float32 arrays, {layer: {"kernel", "bias"}}; they stay NumPy until the first jitted call.
+
+    Raises: InputError if a layer is missing, superfluous or of another shape.
+    """
+    if set(weights) != set(WEIGHTED):
+        raise InputError(f"layers are {sorted(weights)}, expected {sorted(WEIGHTED)}")
+    classes = weights["output"]["bias"].shape[0]
+    for layer, shapes in weight_shapes(classes).items():
+        for name, shape in shapes.items():
+            if weights[layer][name].shape != shape:
+                raise InputError(f"{layer}/{name} is {weights[layer][name].shape}, expected {shape}")
+    net = nnx.eval_shape(lambda: DeepID(classes, rngs=nnx.Rngs(0), input_scale=input_scale))
+    leaves = {layer: dict(weights[layer]) for layer in WEIGHTED}
+    nnx.update(net, nnx.State(leaves))
+    return net
+
+
+def to_weights(net: DeepID) -> dict[str, dict[str, np.ndarray]]:
+    """{layer: {"kernel": array, "bias": array}} in Keras's order, on the host."""
+    return {
+        layer: {
+            "kernel": np.asarray(getattr(net, layer).kernel[...]),
+            "bias": np.asarray(getattr(net, layer).bias[...]),
+        }
+        for layer in WEIGHTED
+    }
+
+
+def with_input_scale(net: DeepID, input_scale: InputScale) -> DeepID:
+    """The same net, fed with pixels 0–255 ("raw") or 0–1 ("unit")."""
+    return from_weights(to_weights(net), input_scale)
+
+
+def with_channels_zeroed(net: DeepID, layer: str, channels: Sequence[int] | Int[np.ndarray, " z"]) -> DeepID:
+    """The net with kernel and bias of these output channels of a convolution set to zero."""
+    weights = to_weights(net)
+    mask = np.ones(weights[layer]["bias"].shape, np.float32)
+    mask[np.asarray(channels, int)] = 0
+    return from_weights(
+        weights | {layer: {name: array * mask for name, array in weights[layer].items()}}, net.input_scale
+    )
+
+
+def scaled(pixels: Pixels, input_scale: InputScale | None) -> Float[Array, "n 55 47 3"]:
+    """Pixels 0–255 of any type as the float32 input that a net of this scale expects."""
+    if input_scale is None:
+        raise InputError("the net's input scale is not known: choose raw (0–255) or unit (0–1)")
+    images = jnp.asarray(pixels, jnp.float32)
+    return images / 255 if input_scale == "unit" else images
+
+
+def activations(
+    net: DeepID, known: Mapping[str, Float[Array, "n ..."]], layers: Iterable[str]
+) -> dict[str, Float[Array, "n ..."]]:
+    """Activations of `layers`, computed from those that are `known`.
+
+    `{"input": images}` runs the whole net; `{"pool_3": pooled}` the rest of it from there; behind conv_4 the other
+    branch is needed too: `{"conv_4": …, "fc_1": …}` or `{"conv_4": …, "pool_3": …}`.
+
+    Args:
+        known: activations by layer, batch first; "input" in the net's own scale.
+        layers: names from `LAYERS`: the Keras names, and "logits", what goes into the softmax of "output".
+    Raises: InputError if a layer is unknown or does not follow from the known ones.
+    """
+    found = dict(known)
+
+    def weights(layer: str) -> tuple[Array, Array]:
+        return jnp.asarray(getattr(net, layer).kernel[...]), jnp.asarray(getattr(net, layer).bias[...])
+
+    def compute(layer: str) -> Array:
+        if layer not in LAYERS:
+            raise InputError(f"no layer {layer!r} in DeepID; its layers are {', '.join(LAYERS)}")
+        if layer == "input":
+            raise InputError(f"{', '.join(known)} alone do not determine the layer asked for: give the input too")
+        if layer.startswith("pool") and _INPUTS[layer] not in found:
+            convolution = _INPUTS[layer]
+            return convolve_relu_pool(find(_INPUTS[convolution]), *weights(convolution))
+        if layer == "add_1":
+            return find("fc_1") + find("fc_2")
+        before = find(_INPUTS[layer])
+        match layer.split("_")[0]:
+            case "conv":
+                return jax.nn.relu(convolve(before, *weights(layer)))
+            case "pool":
+                return max_pool(before)
+            case "flatten":
+                return before.reshape(before.shape[0], -1)
+            case "fc":
+                return _dense(before, *weights(layer))
+            case "activation":
+                return jax.nn.relu(before)
+            case "logits":
+                return _dense(before, *weights("output"))
+            case _:
+                return jax.nn.softmax(before)
+
+    def find(layer: str) -> Array:
+        if layer not in found:
+            found[layer] = compute(layer)
+        return found[layer]
+
+    return {layer: find(layer) for layer in layers}
+
+
+def logits(net: DeepID, known: Mapping[str, Float[Array, "n ..."]]) -> Float[Array, "n k"]:
+    """What goes into the softmax, from any known activations: the head of the net from there."""
+    return activations(net, known, ["logits"])["logits"]
+
+
+def in_blocks(
+    compute: Callable[[PyTree], PyTree[Array]], images: PyTree[Num[Array | np.ndarray, "n ..."]]
+) -> PyTree[Num[Array, "n ..."]]:
+    """`compute(images)`, for blocks of as many images as are fastest together here."""
+    size = block_size()
+    if size is None or jax.tree.leaves(images)[0].shape[0] <= size:
+        return compute(images)
+
+    def of_one(image: PyTree[Array]) -> PyTree[Array]:
+        return jax.tree.map(lambda x: x[0], compute(jax.tree.map(lambda x: x[None], image)))
+
+    return lax.map(of_one, images, batch_size=size)
+
+
+def features(net: DeepID, pixels: Pixels, layers: tuple[str, ...]) -> dict[str, Float[Array, "n ..."]]:
+    """Activations of `layers` for pixels 0–255."""
+    return in_blocks(lambda block: activations(net, {"input": scaled(block, net.input_scale)}, layers), pixels)
+
+
+def _dense(inputs: Float[Array, "n i"], kernel: Float[Array, "i o"], bias: Float[Array, " o"]) -> Float[Array, "n o"]:
+    return jnp.dot(inputs, kernel, precision=PRECISION) + bias
