@@ -1,0 +1,113 @@
+"""Result files: written whole or not at all."""
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from jaxdefend import InputError
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """A temporary name in the folder of `path`; it becomes `path` when the block ends, or goes if the block fails.
+
+    Raises: InputError if the file cannot be written there.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`; what the block wrote into it moves to `folder` when the block ends.
+
+    It is made at once, so that a place where nothing can be written is found before the work. If the block fails, it
+    goes, and so do the parents that were made for it. Other files that are already in `folder` stay.
+
+    Raises: InputError if the folder cannot be made or written.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder}: is a file, expected a folder for the results")
+        if folder.is_dir() and not os.access(folder, os.W_OK):
+            raise InputError(f"{folder}: cannot be written; choose another folder with --out")
+        made = [parent for parent in folder.absolute().parents if not parent.exists()]
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
+        staging.chmod(0o777 & ~_umask())
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        yield staging
+        _publish(staging, folder)
+    except BaseException as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        for parent in made:
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+        if isinstance(error, OSError):
+            raise _unwritable(folder, error) from error
+        raise
+
+
+def write_json(path: Path, record: Mapping) -> None:
+    """`record` as JSON with one key a line at the top; dataclasses and NumPy values become plain ones."""
+    with replacing(path) as temporary:
+        lines = [f"  {json.dumps(key)}: {json.dumps(value, default=_plain)}" for key, value in record.items()]
+        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def write_csv(path: Path, columns: Mapping[str, Sequence]) -> None:
+    """Columns of equal length, with a header line."""
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*(np.asarray(values).tolist() for values in columns.values()), strict=True))
+
+
+def _publish(staging: Path, folder: Path) -> None:
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    for source in sorted(staging.rglob("*")):
+        target = folder / source.relative_to(staging)
+        if source.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            os.replace(source, target)
+    shutil.rmtree(staging)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, range):
+        return list(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written ({error.strerror or error}); choose another place")

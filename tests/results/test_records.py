@@ -1,0 +1,64 @@
+import json
+
+import numpy as np
+import pytest
+
+from jaxdefend import InputError
+from jaxdefend.results import records
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), records.replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_holds_arrays_as_lists(tmp_path):
+    records.write_json(tmp_path / "a.json", {"counts": np.arange(3), "share": np.float32(0.5), "pruned": range(2)})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"counts": [0, 1, 2], "share": 0.5, "pruned": [0, 1]}
+
+
+def test_csv_columns(tmp_path):
+    records.write_csv(tmp_path / "a.csv", {"pruned": range(2), "channel": [None, 7], "share": np.array([1, 0.25])})
+    assert (tmp_path / "a.csv").read_text() == "pruned,channel,share\n0,,1.0\n1,7,0.25\n"
+
+
+def test_an_output_folder_appears_when_all_is_there(tmp_path):
+    folder = tmp_path / "runs" / "first"
+    with records.output_folder(folder) as staging:
+        (staging / "repaired").mkdir()
+        (staging / "repaired" / "net.h5").write_text("net")
+        assert not folder.exists()
+    assert (folder / "repaired" / "net.h5").read_text() == "net"
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_failed_run_leaves_nothing_behind(tmp_path):
+    with pytest.raises(KeyboardInterrupt), records.output_folder(tmp_path / "runs" / "first") as staging:
+        (staging / "sweep.json").write_text("{}")
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_there_keeps_what_it_had(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "sweep.json").write_text("old")
+    with records.output_folder(tmp_path) as staging:
+        (staging / "sweep.json").write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"notes.txt": "mine", "sweep.json": "new"}
+
+
+def test_a_file_is_no_output_folder(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="out: is a file"), records.output_folder(tmp_path / "out"):
+        pass
+
+
+def test_a_folder_below_a_file_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"), records.output_folder(tmp_path / "file" / "out"):
+        pass
