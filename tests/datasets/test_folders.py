@@ -1,0 +1,202 @@
+"""Which images of a folder are taken, in which order, with which labels, through open_images."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import helpers
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxdefend import InputError
+from jaxdefend.datasets.files import open_images
+
+FACES = helpers.random_pixels(8)
+
+
+def fill(folder: Path, *names: str) -> Path:
+    """Pictures of these names, the first holds FACES[0] and so on."""
+    for face, name in zip(FACES, names, strict=False):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(face).save(path)
+    return folder
+
+
+def labels_of(*paths, **options) -> list[int]:
+    labels = open_images(paths, **options).labels
+    assert labels is not None
+    return labels.tolist()
+
+
+def opened(folder: Path, **options):
+    images = open_images([folder], **options)
+    labels = None if images.labels is None else images.labels.tolist()
+    return [os.path.relpath(name, folder) for name in images.names], labels, images
+
+
+def test_labels_from_names_sorted_by_number(tmp_path):
+    names, labels, images = opened(fill(tmp_path, "test_10_2.png", "test_9_10.png", "test_9_9.png", "test_9_09.png"))
+    assert names == ["test_9_09.png", "test_9_9.png", "test_9_10.png", "test_10_2.png"]
+    assert labels == [9, 9, 9, 10]
+    np.testing.assert_array_equal(images[:], FACES[[3, 2, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    "name, source, label",
+    [
+        ("test_0_1024_12819.png", "auto", 0),
+        ("test_0_1024_12819.png", "names:2", 1024),
+        ("test_0_1024_12819.png", "names:3", 12819),
+        ("7_81.png", "names", 7),
+        ("a_person_12.jpeg.png", "auto", None),
+        ("face_x3_5.png", "names", 5),
+        ("12.png", "auto", None),
+        ("test_1.png", "names:2", None),
+        ("face.png", "auto", None),
+    ],
+)
+def test_the_number_in_a_name(tmp_path, name, source, label):
+    fill(tmp_path, name)
+    for path in (tmp_path, tmp_path / name):
+        if label is None:
+            with pytest.raises(InputError, match=name):
+                open_images([path], labels=source)
+        else:
+            assert labels_of(path, labels=source) == [label]
+
+
+def test_labels_from_class_subfolders(tmp_path):
+    fill(tmp_path, "10/a.png", "2/b.png", "2/a.JPG", ".hidden/5/c.png", "2/.c.png")
+    for name in ("notes.txt", ".DS_Store", "2/Thumbs.db"):
+        (tmp_path / name).write_text("no image")
+    assert opened(tmp_path)[:2] == (["2/a.JPG", "2/b.png", "10/a.png"], [2, 2, 10])
+    assert labels_of(tmp_path / "10" / "a.png", labels="folders") == [10]
+
+
+@pytest.mark.parametrize("header", ["", "file,label\r\n", "Filename,Class\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_labels_from_csv_in_its_order(tmp_path, header, mark):
+    fill(tmp_path, "a.png", "b.png", "sub/c.png", "d.png")
+    text = mark + header + 'sub/c.png,3\n"b.png", 0\n\n./a.png,12\n'
+    (tmp_path / "labels.csv").write_text(text, encoding="utf-8", newline="")
+    names, labels, images = opened(tmp_path)
+    assert (names, labels) == (["sub/c.png", "b.png", "a.png"], [3, 0, 12])
+    assert images.notes == (f"{tmp_path / 'labels.csv'} lists 3 of 4 images; the other 1 are left out",)
+    np.testing.assert_array_equal(images[:], FACES[[2, 1, 0]])
+
+
+def test_the_source_can_be_chosen_and_overridden(tmp_path):
+    fill(tmp_path, "1/test_5_6.png", "2/test_7_8.png")
+    (tmp_path / "labels.csv").write_text("2/test_7_8.png,9\n")
+    assert opened(tmp_path)[1] == [9]
+    assert opened(tmp_path, labels="csv")[1] == [9]
+    assert opened(tmp_path, labels="folders")[1] == [1, 2]
+    assert opened(tmp_path, labels="names")[1] == [5, 7]
+    assert opened(tmp_path, labels="names:2")[1] == [6, 8]
+    assert opened(tmp_path, target=4)[1] == [4, 4]
+    assert opened(tmp_path, labelled=False)[1] is None and len(opened(tmp_path, labelled=False)[0]) == 2
+
+
+def test_unlabelled_folders_need_no_labels(tmp_path):
+    fill(tmp_path, "b.png", "a/deep/x.png", "a/c.png")
+    assert opened(tmp_path, labelled=False)[:2] == (["a/c.png", "a/deep/x.png", "b.png"], None)
+    assert opened(tmp_path, target=0)[1] == [0, 0, 0]
+
+
+def test_links_to_files_are_followed(tmp_path):
+    fill(tmp_path / "there", "face.png")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "test_6_1.png").symlink_to(tmp_path / "there" / "face.png")
+    _, labels, images = opened(tmp_path / "here")
+    assert labels == [6]
+    np.testing.assert_array_equal(images[:], FACES[:1])
+
+
+def csv(text: str | bytes):
+    def make(folder: Path) -> None:
+        fill(folder, "a.png", "b.png", "10/c.png")
+        (folder / "labels.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    return make
+
+
+BAD_FOLDERS = {
+    "no images": (lambda folder: (folder / "a.txt").touch(), "auto", "no images"),
+    "only tiff": (lambda folder: (folder / "a.tif").touch(), "auto", ".webp"),
+    "mixed": (lambda folder: fill(folder, "1/a.png", "test_1_1.png"), "auto", "test_1_1.png"),
+    "too deep": (lambda folder: fill(folder, "x/1/a.png"), "auto", "a.png"),
+    "class not a number": (lambda folder: fill(folder, "alice/a.png"), "auto", "'alice'"),
+    "class negative": (lambda folder: fill(folder, "-1/a.png"), "auto", "label is -1"),
+    "class too large": (lambda folder: fill(folder, "11/a.png"), "auto", "expected a whole number in 0…10"),
+    "name too large": (lambda folder: fill(folder, "test_99999999999_1.png"), "auto", "99999999999"),
+    "no csv": (lambda folder: fill(folder, "test_1_1.png"), "csv", "labels.csv"),
+    "no subfolders": (lambda folder: fill(folder, "test_1_1.png"), "folders", "test_1_1.png"),
+    "csv is a folder": (lambda folder: fill(folder, "labels.csv/test_1_1.png"), "auto", "labels.csv"),
+    "csv leads nowhere": (lambda folder: (folder / "labels.csv").symlink_to("gone"), "auto", "labels.csv"),
+    "csv empty": (csv(""), "auto", "lists no images"),
+    "csv only a header": (csv("file,label\n"), "auto", "lists no images"),
+    "csv duplicate": (csv("a.png,1\n./a.png,1\n"), "auto", "line 2: './a.png' is listed a second time"),
+    "csv not there": (csv("file,label\nc.png,1\n"), "auto", "line 2: 'c.png' is not there"),
+    "csv outside": (csv("a.png,1\n../b.png,1\n"), "auto", "'../b.png'"),
+    "csv absolute": (csv("a.png,1\n/etc/hostname,1\n"), "auto", "'/etc/hostname'"),
+    "csv label a word": (csv("a.png,cat\n"), "auto", "label is 'cat'"),
+    "csv label not whole": (csv("a.png,1\nb.png,1.5\n"), "auto", "line 2: label is '1.5'"),
+    "csv label negative": (csv("a.png,-1\n"), "auto", "label is -1"),
+    "csv label too large": (csv("a.png,11\n"), "auto", "a.png: label is 11"),
+    "csv label endless": (csv("a.png," + "9" * 5000), "auto", "label is '999"),
+    "csv columns": (csv("a.png,1\nb.png;1\n"), "auto", "line 2: 1 columns"),
+    "csv three columns": (csv("a.png,1,2\n"), "auto", "3 columns"),
+    "csv not utf-8": (csv(b"a.png,1\n\xff\xfe.png,1\n"), "auto", "UTF-8"),
+    "csv null": (csv(b"a.png,1\n\0,1\n"), "auto", "labels.csv"),
+    "csv open quote": (csv('"a.png,1\n'), "auto", "labels.csv"),
+    "csv long cell": (csv("a" * 200_000 + ",1\n"), "auto", "labels.csv"),
+    "csv lists a text": (csv("labels.csv,1\n"), "auto", "labels.csv"),
+    "link to nowhere": (lambda folder: (folder / "test_1_1.png").symlink_to("gone"), "auto", "test_1_1.png"),
+    "link to itself": (lambda folder: (folder / "test_1_1.png").symlink_to("test_1_1.png"), "auto", "test_1_1.png"),
+    "pipe": (lambda folder: os.mkfifo(folder / "test_1_1.png"), "auto", "test_1_1.png"),
+}
+
+
+@pytest.mark.parametrize("make, source, says", BAD_FOLDERS.values(), ids=BAD_FOLDERS.keys())
+def test_bad_folder_is_an_input_error_with_its_name(tmp_path, make, source, says):
+    make(tmp_path)
+    with pytest.raises(InputError) as raised:
+        open_images([tmp_path], labels=source, classes=11)
+    message = str(raised.value)
+    assert str(tmp_path) in message and says in message and "\n" not in message
+
+
+def test_a_single_picture_has_no_csv(tmp_path):
+    with pytest.raises(InputError, match=r"test_1_1\.png.*labels\.csv"):
+        open_images([fill(tmp_path, "test_1_1.png") / "test_1_1.png"], labels="csv")
+
+
+@pytest.fixture
+def forbidden():
+    """A folder with an unreadable picture, official file, csv and folder, seen by a user who is not root."""
+    if not hasattr(os, "seteuid"):
+        pytest.skip("no permissions here")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        fill(folder, "test_1_1.png", "listed/a.png", "walled/1/a.png")
+        helpers.write_official(folder / "a.h5", FACES, range(8))
+        (folder / "listed" / "labels.csv").write_text("a.png,1")
+        locked = [folder / inside for inside in ("test_1_1.png", "a.h5", "listed/labels.csv", "walled/1")]
+        folder.chmod(0o755)
+        for path in locked:
+            path.chmod(0)
+        was = os.geteuid()
+        if was == 0:
+            os.seteuid(65534)
+        yield folder
+        os.seteuid(was)
+        for path in locked:
+            path.chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["test_1_1.png", "a.h5", "listed", "walled", "walled/1", "walled/1/a.png"])
+def test_permission_denied_is_an_input_error(forbidden, name):
+    with pytest.raises(InputError, match=r"Permission denied|no such file"):
+        open_images([forbidden / name])[:]
