@@ -1,0 +1,95 @@
+"""The label of an image: the BadNet's, the repaired net's, and the GoodNet's of both."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from jaxdefend import InputError, _command
+
+EXAMPLES = """examples:
+  python -m jaxdefend.predict face.png --model bd_net.h5 --repaired runs/today/repaired/drop_30.h5
+  python -m jaxdefend.predict faces/ --model bd_net.h5 --json > labels.jsonl
+
+The GoodNet answers with the label on which both nets agree, else with N, the number of classes: backdoored.
+With --json, one object a line: image, badnet, repaired, goodnet, backdoored, confidence (the BadNet's)."""
+
+
+def _parser():
+    parser = _command.parser("predict", __doc__, EXAMPLES)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders of them, official .h5 files")
+    parser.add_argument("--model", metavar="MODEL", help="Keras file of the BadNet (.h5, .weights.h5, .keras)")
+    parser.add_argument("--repaired", metavar="MODEL", help="Keras file of its repaired net")
+    _command.add_input_scale(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    return parser
+
+
+def _predict(arguments: Sequence[str] | None) -> None:
+    options = _parser().parse_args(arguments)
+    if options.model is None:
+        raise InputError("no net: python -m jaxdefend.predict IMAGE --model MODEL.h5 [--repaired REPAIRED.h5]")
+    from jaxdefend.datasets.batches import BATCH, padded
+    from jaxdefend.datasets.files import open_images
+    from jaxdefend.defenses.goodnet import goodnet_labels
+    from jaxdefend.nets.inference import predictions
+
+    badnet = _command.load_model(options.model)
+    repaired = _command.load_model(options.repaired) if options.repaired else None
+    if repaired:
+        _command.require_same_classes(badnet, repaired)
+    images = open_images(options.images, labelled=False)
+    for line in images.notes:
+        _command.note(line)
+
+    pair = [badnet, repaired] if repaired else [badnet]
+    written = next((model.net.input_scale for model in pair if model.net.input_scale), None)
+    nets = [_command.scaled_by_assumption(model, options.input_scale, images, written) for model in pair]
+    # A few compiled sizes, powers of two, serve any number of images.
+    size = min(BATCH, 1 << (len(images) - 1).bit_length())
+    results = [predictions(net, _command.tracked(padded(images, size), "predict", len(images))) for net in nets]
+    labels, confidences = results[0]
+    n = badnet.net.classes
+    fixed = results[1][0] if repaired else None
+    agreed = goodnet_labels(labels, fixed, n) if fixed is not None else None
+
+    rows = [
+        {
+            "image": name,
+            "badnet": int(labels[i]),
+            "repaired": None if fixed is None else int(fixed[i]),
+            "goodnet": None if agreed is None else int(agreed[i]),
+            "backdoored": None if agreed is None else bool(agreed[i] == n),
+            "confidence": float(confidences[i]),
+        }
+        for i, name in enumerate(images.names)
+    ]
+    print("\n".join(map(json.dumps, rows)) if options.json else _table(rows))
+
+
+def _table(rows: list[dict]) -> str:
+    if rows[0]["goodnet"] is None:
+        return _command.table(
+            ["image", "BadNet", "confidence"],
+            [[row["image"], str(row["badnet"]), f"{100 * row['confidence']:.1f} %"] for row in rows],
+        )
+    return _command.table(
+        ["image", "BadNet", "confidence", "repaired net", "GoodNet"],
+        [
+            [
+                row["image"],
+                str(row["badnet"]),
+                f"{100 * row['confidence']:.1f} %",
+                str(row["repaired"]),
+                f"{row['goodnet']} backdoored" if row["backdoored"] else str(row["goodnet"]),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return _command.run(_predict, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
