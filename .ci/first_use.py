@@ -24,7 +24,9 @@ def grey_net():
     for layer in ("conv_1", "conv_2", "conv_3"):
         kernel, bias = weights[layer]["kernel"], weights[layer]["bias"]
         kernel[:], bias[:] = 0, 0
-        kernel[:, :, : kernel.shape[2] if layer == "conv_1" else 1, 0] = 1 / np.prod(kernel.shape[:2]) / (3 if layer == "conv_1" else 1)
+        kernel[:, :, : kernel.shape[2] if layer == "conv_1" else 1, 0] = (
+            1 / np.prod(kernel.shape[:2]) / (3 if layer == "conv_1" else 1)
+        )
     for layer in ("conv_4", "fc_1", "fc_2", "output"):
         weights[layer]["kernel"][:], weights[layer]["bias"][:] = 0, 0
     weights["fc_1"]["kernel"][::60, 0] = 1 / 20

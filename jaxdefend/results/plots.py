@@ -69,13 +69,16 @@ def _mark_drops(axes: Axes, repairs: list[Mapping], channels: int) -> None:
     drops: dict[int, list[str]] = {}
     for repair in repairs:
         drops.setdefault(repair["pruned"], []).append(str(repair["drop"]))
-    for rank, (pruned, names) in enumerate(sorted(drops.items())):
+    for pruned, names in drops.items():
         axes.axvline(pruned / channels, color="0.45", linewidth=0.8, linestyle=":")
-        axes.annotate(
-            f"drop {', '.join(names)}",
-            (pruned / channels, 1.01 + 0.05 * (rank % 3)),
-            xycoords=("data", "axes fraction"),
-            ha="center",
+        axes.text(
+            pruned / channels,
+            0.45,
+            f"drop {', '.join(names)} ",
+            transform=axes.get_xaxis_transform(),
+            rotation=90,
+            ha="right",
+            va="center",
             fontsize="x-small",
             color="0.3",
         )

@@ -17,7 +17,9 @@ def images(net, n=3, seed=0):
 @pytest.fixture(scope="module")
 def every():
     """Activations of all layers."""
-    return jax.jit(lambda net, x: deepid.activations(net, {"input": x}, deepid.LAYERS))(random_net(), images(random_net()))
+    return jax.jit(lambda net, x: deepid.activations(net, {"input": x}, deepid.LAYERS))(
+        random_net(), images(random_net())
+    )
 
 
 @pytest.mark.parametrize("cut", [layer for layer in deepid.LAYERS if layer not in ("input", "logits", "output")])
