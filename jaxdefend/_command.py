@@ -88,7 +88,9 @@ def run(command: Callable[[Sequence[str] | None], None], arguments: Sequence[str
     except InputError as error:
         message = str(error)
     except KeyboardInterrupt:
-        message = "interrupted; nothing was written"
+        print("jaxdefend: interrupted; nothing was written", file=sys.stderr, flush=True)
+        # XLA may still be computing in its own threads; taking the interpreter down under them crashes.
+        os._exit(2)
     except BrokenPipeError:
         # Whoever read our output has read enough. Python must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -238,10 +238,11 @@ def _columns(
     curves = _curves(valid, test, poisoned)
     for prefix, block in (("", curves), ("goodnet_", curves["goodnet"])):
         for key, limits in block["intervals"].items():
-            sets = {f"_{name}": (block[key][name], limits[name]) for name in limits} if isinstance(limits, dict) else {}
-            for suffix, (values, bounds) in (sets or {"": (block[key], limits)} if key in block else {}).items():
-                columns[f"{prefix}{key}{suffix}"] = values
-                columns[f"{prefix}{key}{suffix}_low"], columns[f"{prefix}{key}{suffix}_high"] = bounds.T
+            by_set = isinstance(limits, dict)
+            rates = {f"{key}_{name}": (block[key][name], limits[name]) for name in limits} if by_set else {}
+            for name, (shares, bounds) in (rates if by_set else {key: (block[key], limits)}).items():
+                columns[prefix + name] = shares
+                columns[f"{prefix}{name}_low"], columns[f"{prefix}{name}_high"] = bounds.T
     return columns
 
 

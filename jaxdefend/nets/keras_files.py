@@ -244,7 +244,7 @@ def _array(dataset: h5py.Dataset | h5py.Group, where: str) -> np.ndarray:
 def _child(group: h5py.Group | h5py.Dataset, path: str) -> h5py.Group | h5py.Dataset:
     """What lies at `path` by hard links alone."""
     for name in path.split("/"):
-        if not name or not isinstance(group, h5py.Group) or name not in group.keys():
+        if not name or not isinstance(group, h5py.Group) or name not in set(group):
             raise InputError(f"{path!r} is named but not there")
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise InputError(f"{path!r} is a link, which is not followed; save the model anew")

@@ -27,10 +27,17 @@ REAL_NETS = {
     "sunglasses_bd_net_rp.h5": "unit",
     "multi_trigger_multi_target_bd_weights.h5": "unit",
 }
-REAL_IMAGES = (
-    "clean clean_more clean_valid_approx lab_clean lab_poisoned sunglasses_poisoned "
-    "multi_eyebrows_poisoned multi_lipstick_poisoned multi_sunglasses_poisoned"
-).split()
+REAL_IMAGES = [
+    "clean",
+    "clean_more",
+    "clean_valid_approx",
+    "lab_clean",
+    "lab_poisoned",
+    "sunglasses_poisoned",
+    "multi_eyebrows_poisoned",
+    "multi_lipstick_poisoned",
+    "multi_sunglasses_poisoned",
+]
 
 
 def keras_deepid(classes=11, names=True, weights=None, padding="valid", dropout=False):
@@ -51,8 +58,7 @@ def keras_deepid(classes=11, names=True, weights=None, padding="valid", dropout=
         x = layers.Dropout(0.5)(x)
     model = keras.Model(images, layers.Dense(classes, activation="softmax", **named("output"))(x))
     if weights is not None:
-        order = [name for name in deepid.WEIGHTED]
-        model.set_weights([weights[layer][kind] for layer in order for kind in ("kernel", "bias")])
+        model.set_weights([weights[layer][kind] for layer in deepid.WEIGHTED for kind in ("kernel", "bias")])
     return model
 
 
