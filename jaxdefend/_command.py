@@ -25,7 +25,7 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
-def parser(command: str, description: str, examples: str) -> argparse.ArgumentParser:
+def parser(command: str, description: str | None, examples: str) -> argparse.ArgumentParser:
     """The parser of `python -m jaxdefend.COMMAND`; `examples` stand at the end of its help."""
     return _Parser(
         prog=f"python -m jaxdefend.{command}",

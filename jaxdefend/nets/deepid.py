@@ -62,12 +62,12 @@ class DeepID(nnx.Module):
         self.fc_1 = nnx.Linear(1200, 160, rngs=rngs)
         self.fc_2 = nnx.Linear(960, 160, rngs=rngs)
         self.output = nnx.Linear(160, classes, rngs=rngs)
-        self.input_scale = input_scale
+        self.input_scale: InputScale | None = input_scale
 
     @property
     def classes(self) -> int:
         """N; the GoodNet's answer N means "backdoored"."""
-        return self.output.bias.shape[0]
+        return self.output.out_features
 
 
 WEIGHTED = ("conv_1", "conv_2", "conv_3", "conv_4", "fc_1", "fc_2", "output")
@@ -100,6 +100,11 @@ def from_weights(weights: Weights, input_scale: InputScale | None = None) -> Dee
     leaves = {layer: dict(weights[layer]) for layer in WEIGHTED}
     nnx.update(net, nnx.State(leaves))
     return net
+
+
+def kernel_and_bias(net: DeepID, layer: str) -> tuple[Float[Array, "..."], Float[Array, " c"]]:
+    """The arrays of one layer."""
+    return jnp.asarray(getattr(net, layer).kernel[...]), jnp.asarray(getattr(net, layer).bias[...])
 
 
 def to_weights(net: DeepID) -> dict[str, dict[str, np.ndarray]]:
@@ -151,9 +156,6 @@ def activations(
     """
     found = dict(known)
 
-    def weights(layer: str) -> tuple[Array, Array]:
-        return jnp.asarray(getattr(net, layer).kernel[...]), jnp.asarray(getattr(net, layer).bias[...])
-
     def compute(layer: str) -> Array:
         if layer not in LAYERS:
             raise InputError(f"no layer {layer!r} in DeepID; its layers are {', '.join(LAYERS)}")
@@ -161,23 +163,23 @@ def activations(
             raise InputError(f"{', '.join(known)} alone do not determine the layer asked for: give the input too")
         if layer.startswith("pool") and _INPUTS[layer] not in found:
             convolution = _INPUTS[layer]
-            return convolve_relu_pool(find(_INPUTS[convolution]), *weights(convolution))
+            return convolve_relu_pool(find(_INPUTS[convolution]), *kernel_and_bias(net, convolution))
         if layer == "add_1":
             return find("fc_1") + find("fc_2")
         before = find(_INPUTS[layer])
         match layer.split("_")[0]:
             case "conv":
-                return jax.nn.relu(convolve(before, *weights(layer)))
+                return jax.nn.relu(convolve(before, *kernel_and_bias(net, layer)))
             case "pool":
                 return max_pool(before)
             case "flatten":
                 return before.reshape(before.shape[0], -1)
             case "fc":
-                return _dense(before, *weights(layer))
+                return _dense(before, *kernel_and_bias(net, layer))
             case "activation":
                 return jax.nn.relu(before)
             case "logits":
-                return _dense(before, *weights("output"))
+                return _dense(before, *kernel_and_bias(net, "output"))
             case _:
                 return jax.nn.softmax(before)
 

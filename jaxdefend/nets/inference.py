@@ -86,9 +86,9 @@ class ScaleMeasurement:
 
 def measured_input_scale(net: DeepID, batches: Batches) -> ScaleMeasurement:
     """How well the net recognises labelled clean images under both scales."""
-    correct = dict.fromkeys(INPUT_SCALES, 0)
+    correct: dict[InputScale, int] = dict.fromkeys(INPUT_SCALES, 0)
     n = 0
-    nets = {scale: jax.device_put(with_input_scale(net, scale)) for scale in INPUT_SCALES}
+    nets: dict[InputScale, DeepID] = {scale: jax.device_put(with_input_scale(net, scale)) for scale in INPUT_SCALES}
     for pixels, labels in batches:
         n += int((labels >= 0).sum())
         for scale, scaled_net in nets.items():

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -166,13 +167,13 @@ def _layers(file: h5py.File) -> list[tuple[str, Layer]]:
     return [(name, arrays) for name, arrays in layers if arrays]
 
 
-def _keras_2_layer(group: h5py.Group, name: str) -> Layer:
+def _keras_2_layer(group: h5py.Group | h5py.Dataset, name: str) -> Layer:
     arrays = [_array(_child(group, weight), f"{name}: {weight}") for weight in _strings(group, "weight_names")]
     return _kernel_and_bias(name, arrays)
 
 
 def _keras_3_layer(group: h5py.Group) -> tuple[str, Layer]:
-    name = group.name.rsplit("/", 1)[1]
+    name = str(group.name).rsplit("/", 1)[1]
     if "vars" not in group:
         # A layer of another kind (nested, wrapped) keeps its arrays deeper down; DeepID has none.
         return name, {}
@@ -213,9 +214,8 @@ def _assigned(layers: list[tuple[str, Layer]]) -> tuple[dict[str, Layer], list[s
     missing = [f"{name} {shapes[name]['kernel']}" for name in WEIGHTED if name not in weights]
     superfluous = [f"{name!r} {arrays['kernel'].shape}" for name, arrays in others]
     if missing or superfluous or len(layers) != len(WEIGHTED):
-        raise InputError(
-            f"not a DeepID: missing {', '.join(missing) or 'nothing'}; superfluous {', '.join(superfluous) or 'nothing'}"
-        )
+        lacks, more = (", ".join(names) or "nothing" for names in (missing, superfluous))
+        raise InputError(f"not a DeepID: missing {lacks}; superfluous {more}")
     note = f"layer names are not DeepID's; order and shapes say: {', '.join(renamed)}"
     return {name: weights[name] for name in WEIGHTED}, [_line(note)] if renamed else []
 
@@ -224,7 +224,7 @@ def _shapes(arrays: Layer) -> dict[str, tuple[int, ...]]:
     return {kind: array.shape for kind, array in arrays.items()}
 
 
-def _array(dataset: h5py.Dataset | h5py.Group, where: str) -> np.ndarray:
+def _array(dataset: Any, where: str) -> np.ndarray:
     """Float32 array of a dataset that lies in this very file; its size is checked before it is read."""
     if not isinstance(dataset, h5py.Dataset):
         raise InputError(f"{where!r} is a group, expected an array")
@@ -232,7 +232,7 @@ def _array(dataset: h5py.Dataset | h5py.Group, where: str) -> np.ndarray:
         raise InputError(f"{where!r} keeps its values in another file, which is not followed; save the model anew")
     if dataset.dtype not in (np.float16, np.float32, np.float64):
         raise InputError(f"{where!r} has type {dataset.dtype}, expected float16, float32 or float64")
-    if dataset.ndim not in (1, 2, 4) or dataset.size * dataset.dtype.itemsize > _MOST_BYTES:
+    if dataset.ndim not in (1, 2, 4) or dataset.nbytes > _MOST_BYTES:
         raise InputError(f"{where!r} has shape {dataset.shape}; is this DeepID?")
     with np.errstate(over="ignore"):
         array = dataset[()].astype(np.float32)
@@ -241,7 +241,7 @@ def _array(dataset: h5py.Dataset | h5py.Group, where: str) -> np.ndarray:
     return array
 
 
-def _child(group: h5py.Group | h5py.Dataset, path: str) -> h5py.Group | h5py.Dataset:
+def _child(group: Any, path: str) -> Any:
     """What lies at `path` by hard links alone."""
     for name in path.split("/"):
         if not name or not isinstance(group, h5py.Group) or name not in set(group):
@@ -253,7 +253,9 @@ def _child(group: h5py.Group | h5py.Dataset, path: str) -> h5py.Group | h5py.Dat
 
 
 def _strings(group: h5py.Group | h5py.Dataset, attribute: str) -> list[str]:
-    names = [name.decode() if isinstance(name, bytes) else name for name in np.ravel(group.attrs[attribute])]
+    names = [
+        name.decode() if isinstance(name, bytes) else name for name in np.ravel(np.asarray(group.attrs[attribute]))
+    ]
     if not all(isinstance(name, str) for name in names):
         raise InputError(f"attribute {attribute} holds {names[:3]}, expected names")
     return names
