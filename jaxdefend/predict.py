@@ -46,7 +46,7 @@ def _predict(arguments: Sequence[str] | None) -> None:
         _command.note(line)
 
     pair = [badnet, repaired] if repaired else [badnet]
-    written: "InputScale | None" = next((model.net.input_scale for model in pair if model.net.input_scale), None)
+    written: InputScale | None = next((model.net.input_scale for model in pair if model.net.input_scale), None)
     nets = [_command.scaled_by_assumption(model, options.input_scale, images, written) for model in pair]
     # A few compiled sizes, powers of two, serve any number of images.
     size = min(BATCH, 1 << (len(images) - 1).bit_length())

@@ -71,11 +71,12 @@ def _mark_drops(axes: Axes, repairs: list[Mapping], channels: int) -> None:
         drops.setdefault(repair["pruned"], []).append(str(repair["drop"]))
     for pruned, names in drops.items():
         axes.axvline(pruned / channels, color="0.45", linewidth=0.8, linestyle=":")
-        axes.text(
-            pruned / channels,
-            0.45,
-            f"drop {', '.join(names)} ",
-            transform=axes.get_xaxis_transform(),
+        axes.annotate(
+            f"drop {', '.join(names)}",
+            (pruned / channels, 0.45),
+            xycoords=("data", "axes fraction"),
+            xytext=(-2, 0),
+            textcoords="offset points",
             rotation=90,
             ha="right",
             va="center",
