@@ -76,8 +76,6 @@ def _sweep(arguments: Sequence[str] | None) -> None:
         )
     from jaxdefend.datasets.batches import padded
     from jaxdefend.defenses import pruning
-    from jaxdefend.nets.deepid import with_channels_zeroed
-    from jaxdefend.nets.keras_files import write_model
     from jaxdefend.results import plots
     from jaxdefend.results.records import output_folder, write_csv, write_json
 
@@ -106,19 +104,7 @@ def _sweep(arguments: Sequence[str] | None) -> None:
         test = curve(test_images, "test") if test_images else valid
         poisoned = {name: curve(images, name) for name, images in poisoned_images.items()}
 
-        (folder / "repaired").mkdir()
-        repairs = []
-        for drop in dict.fromkeys(options.drop):
-            pruned = pruning.first_drop(valid, drop)
-            if pruned is None:
-                _command.note(
-                    f"no point of the curve lies {_number(drop)} points below the first; no net for that drop"
-                )
-                continue
-            file = f"repaired/drop_{_number(drop)}.h5"
-            write_model(with_channels_zeroed(net, options.layer, order[:pruned]), folder / file)
-            repairs.append(_repair(drop, pruned, order, file, valid, test, poisoned))
-
+        repairs = _write_repairs(folder, options.drop, net, options.layer, order, valid, test, poisoned)
         record = _command.record_head("sweep", arguments, model, net, options.seed) | {
             "layer": options.layer,
             "order": order,
@@ -208,22 +194,41 @@ def _curves(valid: "Curve", test: "Curve", poisoned: "dict[str, Curve]") -> dict
     }
 
 
-def _repair(
-    drop: Fraction,
-    pruned: int,
+def _write_repairs(
+    folder: Path,
+    drops: Sequence[Fraction],
+    net: "DeepID",
+    layer: str,
     order: "np.ndarray",
-    file: str,
     valid: "Curve",
     test: "Curve",
     poisoned: "dict[str, Curve]",
-) -> dict:
-    """The point of the curve that this drop stands for."""
+) -> list[dict]:
+    """The repaired net of each drop as a file, and the point of the curve that it stands for."""
+    from jaxdefend.defenses.pruning import first_drop
+    from jaxdefend.nets.deepid import with_channels_zeroed
+    from jaxdefend.nets.keras_files import write_model
 
-    def at_point(value):
-        return {key: at_point(inner) for key, inner in value.items()} if isinstance(value, dict) else value[pruned]
+    (folder / "repaired").mkdir()
+    curves = {key: value for key, value in _curves(valid, test, poisoned).items() if key != "n"}
 
-    curves = {key: at_point(value) for key, value in _curves(valid, test, poisoned).items() if key != "n"}
-    return {"drop": _number(drop), "pruned": pruned, "channels": order[:pruned], "file": file, **curves}
+    def at_point(value, pruned: int):
+        return (
+            {key: at_point(inner, pruned) for key, inner in value.items()} if isinstance(value, dict) else value[pruned]
+        )
+
+    repairs = []
+    for drop in dict.fromkeys(drops):
+        pruned = first_drop(valid, drop)
+        if pruned is None:
+            _command.note(f"no point of the curve lies {_number(drop)} points below the first; no net for that drop")
+            continue
+        file = f"repaired/drop_{_number(drop)}.h5"
+        channels = order[:pruned]
+        write_model(with_channels_zeroed(net, layer, channels), folder / file)
+        point = {"drop": _number(drop), "pruned": pruned, "channels": channels, "file": file}
+        repairs.append(point | at_point(curves, pruned))
+    return repairs
 
 
 def _columns(
