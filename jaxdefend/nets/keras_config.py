@@ -8,7 +8,7 @@ from jaxdefend import InputError
 from jaxdefend.nets.deepid import IMAGE_SHAPE
 
 # Layers that do nothing when the net answers.
-_IDLE = {"Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "ActivityRegularization"}
+_IDLE = {"Dropout", "AlphaDropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "ActivityRegularization"}
 
 # What Keras takes where the file says nothing.
 _DEFAULTS = {
@@ -85,7 +85,7 @@ def deepid_config(classes: int) -> dict:
 def check_config(text: str | bytes, classes: int) -> None:
     """Raises: InputError naming the first layer, from the output backwards, that is not as in DeepID."""
     try:
-        config = json.loads(text)
+        config = json.loads(text, object_hook=_plain)
         kind = config["class_name"]
         if kind not in ("Functional", "Model"):
             raise InputError(f"a {_short(kind)} model, expected the functional model DeepID")
@@ -104,7 +104,7 @@ def _match(layers: Mapping[str, Any], name: str, role: str, classes: int) -> Non
     expected = {layer["name"]: layer for layer in deepid_config(classes)["config"]["layers"]}
     name = _skip_idle(layers, name)
     layer, wanted = layers[name], expected[role]
-    kind = layer["class_name"]
+    kind = _kind(layer)
     if kind != wanted["class_name"] and not (kind == "ReLU" and role == "activation_1"):
         raise InputError(f"layer {_short(name)} is a {_short(kind)}, expected {role}, a {wanted['class_name']}")
     for key, value in wanted["config"].items():
@@ -149,11 +149,25 @@ def _check_superfluous(layers: Mapping[str, Any], end: str) -> None:
         raise InputError(f"layer {_short(name)}, a {_short(layers[name]['class_name'])}, is superfluous")
 
 
+def _plain(node: dict) -> Any:
+    """Some versions write a tuple as {"class_name": "__tuple__", "items": […]}."""
+    return node["items"] if node.keys() == {"class_name", "items"} else node
+
+
+def _kind(layer: Mapping[str, Any]) -> str:
+    """The layer's class, with its package if that is not Keras: someone's own Conv2D may compute anything."""
+    package, name = layer.get("module") or "keras", layer.get("registered_name") or layer["class_name"]
+    return name if package.split(".")[0] in ("keras", "tf_keras") else f"{package}.{name}"
+
+
 def _skip_idle(layers: Mapping[str, Any], name: str) -> str:
     for _ in layers:
-        if layers[name]["class_name"] not in _IDLE:
+        if _kind(layers[name]) not in _IDLE:
             break
-        name = _sources(layers[name]["inbound_nodes"])[0]
+        nodes = layers[name]["inbound_nodes"]
+        if '"training": true' in json.dumps(nodes):
+            raise InputError(f"layer {_short(name)} is always in training (training=True), expected only for training")
+        name = _sources(nodes)[0]
     return name
 
 

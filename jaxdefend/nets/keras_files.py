@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import re
 import zipfile
 from collections.abc import Iterator
@@ -15,7 +16,16 @@ import h5py
 import numpy as np
 
 from jaxdefend import InputError
-from jaxdefend.nets.deepid import CLASSES, INPUT_SCALES, WEIGHTED, DeepID, from_weights, to_weights, weight_shapes
+from jaxdefend.nets.deepid import (
+    CLASSES,
+    INPUT_SCALES,
+    WEIGHTED,
+    DeepID,
+    InputScale,
+    from_weights,
+    to_weights,
+    weight_shapes,
+)
 from jaxdefend.nets.keras_config import check_config, deepid_config
 from jaxdefend.results.records import replacing
 
@@ -24,7 +34,8 @@ _SCALE = "jaxdefend_input_scale"
 # A DeepID of 1,283 classes takes 2.5 MB. Nothing above these is unpacked or allocated.
 _MOST_BYTES = 256 * 2**20
 
-Layer = dict[str, np.ndarray]
+# {"kernel", "bias"}, still in the file: nothing is read before the shapes are known to be right.
+Layer = dict[str, h5py.Dataset]
 
 
 @dataclass(frozen=True)
@@ -48,31 +59,38 @@ def read_model(path: Path | str) -> ModelFile:
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"is a {'folder' if path.is_dir() else 'device or pipe'}, expected a Keras model file")
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         if path.stat().st_size == 0:
             raise InputError("the file is empty, expected a Keras model")
         with _opened(path) as (file, config):
-            layers, scale = _layers(file), _input_scale(file)
-        weights, notes = _assigned(layers)
-        if config is not None:
-            check_config(config, len(weights["output"]["bias"]))
-        return ModelFile(from_weights(weights, scale), path.name, sha256, tuple(f"{path}: {note}" for note in notes))
+            scale = _input_scale(file)
+            layers, notes = _assigned(_layers(file))
+            if config is not None:
+                check_config(config, layers["output"]["bias"].shape[0])
+            weights = {
+                name: {kind: _values(dataset, f"{name}/{kind}") for kind, dataset in layer.items()}
+                for name, layer in layers.items()
+            }
+        notes = tuple(_line(f"{path}: {note}") for note in notes)
+        return ModelFile(from_weights(weights, scale), path.name, sha256, notes)
     except InputError as error:
         raise InputError(_line(f"{path}: {error}")) from error
     except FileNotFoundError as error:
         raise InputError(_line(f"{path}: no such file")) from error
-    except IsADirectoryError as error:
-        raise InputError(_line(f"{path}: is a folder, expected a Keras model file")) from error
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, zipfile.BadZipFile) as error:
-        # h5py and zipfile answer damaged files with any of these.
+    except PermissionError as error:
+        raise InputError(_line(f"{path}: may not be read; change its permissions")) from error
+    except Exception as error:
+        # h5py, zipfile and the decompressors answer damaged files with errors of a dozen kinds.
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(_line(f"{path}: cannot be read as a Keras model ({why}); is it complete?")) from error
 
 
 def write_model(net: DeepID, path: Path | str) -> None:
     """The net as a Keras 2 model file, architecture and weights; Keras 3 loads it too. Equal nets give equal bytes."""
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with _new_file(path) as file:
         file.attrs["model_config"] = json.dumps(deepid_config(net.classes))
         _write_layers(net, file, file.create_group("model_weights"))
 
@@ -84,8 +102,18 @@ def write_weights(net: DeepID, path: Path | str) -> None:
     """
     if str(path).endswith(".weights.h5"):
         raise InputError(f"{path}: Keras 3 takes this name for its own format; use another, such as net_weights.h5")
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with _new_file(path) as file:
         _write_layers(net, file, file)
+
+
+@contextmanager
+def _new_file(path: Path | str) -> Iterator[h5py.File]:
+    """Made in memory and put in place when it is whole: h5py answers a full disk with errors of many kinds."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        yield file
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.getvalue())
 
 
 def _write_layers(net: DeepID, file: h5py.File, group: h5py.Group) -> None:
@@ -139,7 +167,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     return content
 
 
-def _input_scale(file: h5py.File):
+def _input_scale(file: h5py.File) -> InputScale | None:
     scale = file.attrs.get(_SCALE)
     scale = scale.decode() if isinstance(scale, bytes) else scale
     for known in INPUT_SCALES:
@@ -152,93 +180,110 @@ def _input_scale(file: h5py.File):
 
 def _layers(file: h5py.File) -> list[tuple[str, Layer]]:
     """The layers that hold arrays, by name, in the order of the file."""
-    group = _child(file, "model_weights") if "model_weights" in file else file
+    group = _group(file, "model_weights") if "model_weights" in file else file
     if "layer_names" in group.attrs:
-        names = _strings(group, "layer_names")
-        layers = [(name, _keras_2_layer(_child(group, name), name)) for name in names]
+        layers = [(name, _keras_2_layer(_group(group, name), name)) for name in _strings(group, "layer_names")]
     elif "layers" in file:
-        folder = _child(file, "layers")
-        found = [_child(folder, name) for name in sorted(folder, key=_natural)]
-        layers = [_keras_3_layer(layer) for layer in found if isinstance(layer, h5py.Group)]
+        folder = _group(file, "layers")
+        layers = [_keras_3_layer(_group(folder, name), name) for name in sorted(folder, key=_natural)]
     elif "data" in file and "label" in file:
         raise InputError("holds images (`data`, `label`), expected a Keras model")
     else:
         raise InputError(f"holds {sorted(file)[:8]}, expected the layers of a Keras model")
-    return [(name, arrays) for name, arrays in layers if arrays]
+    return [(name, layer) for name, layer in layers if layer]
 
 
-def _keras_2_layer(group: h5py.Group | h5py.Dataset, name: str) -> Layer:
-    arrays = [_array(_child(group, weight), f"{name}: {weight}") for weight in _strings(group, "weight_names")]
-    return _kernel_and_bias(name, arrays)
+def _keras_2_layer(group: h5py.Group, name: str) -> Layer:
+    return _kernel_and_bias(name, [_dataset(group, weight, name) for weight in _strings(group, "weight_names")])
 
 
-def _keras_3_layer(group: h5py.Group) -> tuple[str, Layer]:
-    name = str(group.name).rsplit("/", 1)[1]
+def _keras_3_layer(group: h5py.Group, name: str) -> tuple[str, Layer]:
+    """The arrays, and the layer's name: newer versions keep it beside `vars`; the group is called after the class."""
+    nested = sorted(set(group) - {"vars", "seed_generator"})
+    if nested:
+        raise InputError(f"layer {name!r} holds other layers ({', '.join(nested[:3])}); DeepID has no such layer")
     if "vars" not in group:
-        # A layer of another kind (nested, wrapped) keeps its arrays deeper down; DeepID has none.
         return name, {}
-    variables = _child(group, "vars")
+    variables = _group(group, "vars")
+    datasets = [_dataset(variables, key, name) for key in sorted(variables, key=_natural)]
     told = variables.attrs.get("name")
-    arrays = [_array(_child(variables, key), f"{name}: {key}") for key in sorted(variables, key=_natural)]
     name = told if isinstance(told, str) else name
-    return name, _kernel_and_bias(name, arrays)
+    return name, _kernel_and_bias(name, datasets)
 
 
-def _kernel_and_bias(name: str, arrays: list[np.ndarray]) -> Layer:
-    if not arrays:
+def _kernel_and_bias(name: str, datasets: list[h5py.Dataset]) -> Layer:
+    if not datasets:
         return {}
-    biases = [array for array in arrays if array.ndim == 1]
-    kernels = [array for array in arrays if array.ndim > 1]
-    if len(biases) != 1 or len(kernels) != 1:
-        shapes = [array.shape for array in arrays]
+    by_rank = sorted(datasets, key=lambda dataset: dataset.ndim)
+    if len(by_rank) != 2 or by_rank[0].ndim != 1 or by_rank[1].ndim not in (2, 4):
+        shapes = [dataset.shape for dataset in datasets]
         raise InputError(f"layer {name!r} holds arrays of shapes {shapes}, expected one kernel and one bias")
-    return {"kernel": kernels[0], "bias": biases[0]}
+    return {"kernel": by_rank[1], "bias": by_rank[0]}
 
 
 def _assigned(layers: list[tuple[str, Layer]]) -> tuple[dict[str, Layer], list[str]]:
     """The layers under DeepID's names: by name first, then by order and shapes. And notes on the latter."""
-    classes = next((len(arrays["bias"]) for _, arrays in reversed(layers) if arrays["kernel"].shape[0] == 160), CLASSES)
+    names = [name for name, _ in layers]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"not a DeepID: several layers are named {', '.join(map(repr, twice))}, expected one of each")
+    counts = (layer["bias"].shape[0] for _, layer in reversed(layers) if layer["kernel"].shape[0] == 160)
+    classes = next(counts, CLASSES) or CLASSES
     shapes = weight_shapes(classes)
-    weights = {name: arrays for name, arrays in layers if name in WEIGHTED}
-    others = [(name, arrays) for name, arrays in layers if name not in WEIGHTED]
+    found = {name: layer for name, layer in layers if name in WEIGHTED}
+    others = [(name, layer) for name, layer in layers if name not in WEIGHTED]
     renamed = []
-    for missing in [name for name in WEIGHTED if name not in weights]:
-        fits = [index for index, (_, arrays) in enumerate(others) if _shapes(arrays) == shapes[missing]]
+    for missing in [name for name in WEIGHTED if name not in found]:
+        fits = [index for index, (_, layer) in enumerate(others) if _shapes(layer) == shapes[missing]]
         if fits:
-            name, weights[missing] = others.pop(fits[0])
+            name, found[missing] = others.pop(fits[0])
             renamed.append(f"{name} as {missing}")
-    for name, arrays in weights.items():
+    for name, layer in found.items():
         for kind, shape in shapes[name].items():
-            if arrays[kind].shape != shape:
-                raise InputError(f"{name}/{kind} is {arrays[kind].shape}, expected {shape}; is this DeepID?")
-    missing = [f"{name} {shapes[name]['kernel']}" for name in WEIGHTED if name not in weights]
-    superfluous = [f"{name!r} {arrays['kernel'].shape}" for name, arrays in others]
-    if missing or superfluous or len(layers) != len(WEIGHTED):
+            if layer[kind].shape != shape:
+                raise InputError(f"{name}/{kind} is {layer[kind].shape}, expected {shape}; is this DeepID?")
+    missing = [f"{name} {shapes[name]['kernel']}" for name in WEIGHTED if name not in found]
+    superfluous = [f"{name!r} {layer['kernel'].shape}" for name, layer in others]
+    if missing or superfluous:
         lacks, more = (", ".join(names) or "nothing" for names in (missing, superfluous))
         raise InputError(f"not a DeepID: missing {lacks}; superfluous {more}")
     note = f"layer names are not DeepID's; order and shapes say: {', '.join(renamed)}"
-    return {name: weights[name] for name in WEIGHTED}, [_line(note)] if renamed else []
+    return {name: found[name] for name in WEIGHTED}, [note] if renamed else []
 
 
-def _shapes(arrays: Layer) -> dict[str, tuple[int, ...]]:
-    return {kind: array.shape for kind, array in arrays.items()}
+def _shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
+    return {kind: dataset.shape for kind, dataset in layer.items()}
 
 
-def _array(dataset: Any, where: str) -> np.ndarray:
-    """Float32 array of a dataset that lies in this very file; its size is checked before it is read."""
-    if not isinstance(dataset, h5py.Dataset):
-        raise InputError(f"{where!r} is a group, expected an array")
-    if dataset.external or dataset.is_virtual:
-        raise InputError(f"{where!r} keeps its values in another file, which is not followed; save the model anew")
-    if dataset.dtype not in (np.float16, np.float32, np.float64):
-        raise InputError(f"{where!r} has type {dataset.dtype}, expected float16, float32 or float64")
-    if dataset.ndim not in (1, 2, 4) or dataset.nbytes > _MOST_BYTES:
-        raise InputError(f"{where!r} has shape {dataset.shape}; is this DeepID?")
+def _values(dataset: h5py.Dataset, where: str) -> np.ndarray:
+    """The dataset as float32. Its shape is DeepID's by now, but N and the chunks are still the file's claim."""
+    largest = max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) * dataset.dtype.itemsize
+    if largest > _MOST_BYTES:
+        raise InputError(f"{where} claims {largest:,} bytes, expected at most {_MOST_BYTES:,}")
     with np.errstate(over="ignore"):
         array = dataset[()].astype(np.float32)
     if not np.isfinite(array).all():
-        raise InputError(f"{where!r} holds {np.count_nonzero(~np.isfinite(array))} values that are not finite numbers")
+        raise InputError(f"{where} holds {np.count_nonzero(~np.isfinite(array))} values that are not finite numbers")
     return array
+
+
+def _dataset(group: h5py.Group, path: str, layer: str) -> h5py.Dataset:
+    """A dataset of floats that lie in this very file; nothing is read yet."""
+    dataset, where = _child(group, path), f"layer {layer!r}: {path!r}"
+    if not isinstance(dataset, h5py.Dataset):
+        raise InputError(f"{where} is a {type(dataset).__name__.lower()}, expected an array")
+    if dataset.external or dataset.is_virtual:
+        raise InputError(f"{where} keeps its values in another file, which is not followed; save the model anew")
+    if dataset.dtype.kind != "f" or dataset.dtype.itemsize > 8:
+        raise InputError(f"{where} has type {dataset.dtype}, expected float16, float32 or float64")
+    return dataset
+
+
+def _group(group: h5py.Group, path: str) -> h5py.Group:
+    child = _child(group, path)
+    if not isinstance(child, h5py.Group):
+        raise InputError(f"{path!r} is a {type(child).__name__.lower()}, expected a group of arrays")
+    return child
 
 
 def _child(group: Any, path: str) -> Any:
@@ -252,10 +297,11 @@ def _child(group: Any, path: str) -> Any:
     return group
 
 
-def _strings(group: h5py.Group | h5py.Dataset, attribute: str) -> list[str]:
-    names = [
-        name.decode() if isinstance(name, bytes) else name for name in np.ravel(np.asarray(group.attrs[attribute]))
-    ]
+def _strings(group: h5py.Group, attribute: str) -> list[str]:
+    if attribute not in group.attrs:
+        raise InputError(f"{group.name!r} has no attribute {attribute}; is the file complete?")
+    values = np.ravel(np.asarray(group.attrs[attribute]))
+    names = [value.decode() if isinstance(value, bytes) else value for value in values]
     if not all(isinstance(name, str) for name in names):
         raise InputError(f"attribute {attribute} holds {names[:3]}, expected names")
     return names
@@ -267,4 +313,5 @@ def _natural(name: str) -> list:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    """One line that is safe to print: control characters and what is no Unicode stand as escapes."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

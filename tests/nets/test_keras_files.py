@@ -16,11 +16,10 @@ from keras import layers
 
 from jaxdefend import InputError
 from jaxdefend.nets import deepid
-from jaxdefend.nets.checkpoints import read_checkpoint, write_checkpoint
 from jaxdefend.nets.keras_config import deepid_config
 from jaxdefend.nets.keras_files import read_model, write_model, write_weights
 
-REAL_NETS = {
+REAL_NETS: dict[str, deepid.InputScale] = {
     "bd_weights.h5": "raw",
     "bd_net_full.h5": "raw",
     "sunglasses_bd_weights.h5": "unit",
@@ -146,20 +145,7 @@ def test_equal_nets_give_equal_bytes(tmp_path):
     assert read_model(tmp_path / "a.h5").sha256 == read_model(tmp_path / "b.h5").sha256
 
 
-@pytest.mark.parametrize("classes", [3, 1283])
-def test_orbax_round_trip_is_exact(tmp_path, classes):
-    net = random_net(classes=classes, input_scale="raw")
-    write_checkpoint(net, tmp_path / "net")
-    found = read_checkpoint(tmp_path / "net")
-    assert_same_weights(found, deepid.to_weights(net))
-    assert found.input_scale == "raw"
-    with pytest.raises(InputError, match="is there already"):
-        write_checkpoint(net, tmp_path / "net")
-    with pytest.raises(InputError, match="no net"):
-        read_checkpoint(tmp_path / "elsewhere")
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "float64", ">f4"])
 def test_other_float_types(tmp_path, dtype):
     weights = random_weights()
     write_weights(deepid.from_weights(weights), tmp_path / "net.h5")
@@ -229,7 +215,32 @@ def huge(file):
     file["output/output"].create_dataset("kernel:0", (160, 10**10), "f4", chunks=(1, 1024))
 
 
+def many_classes(file):
+    del file["output/output/kernel:0"], file["output/output/bias:0"]
+    file["output/output"].create_dataset("kernel:0", (160, 10**10), "f4", chunks=(1, 1024))
+    file["output/output"].create_dataset("bias:0", (10**10,), "f4", chunks=(1024,))
+
+
+def no_classes(file):
+    replace(file, "output/output/kernel:0", np.ones((160, 0), "f4"))
+    replace(file, "output/output/bias:0", np.ones(0, "f4"))
+
+
+def large_chunks(file):
+    del file["fc_1/fc_1/bias:0"]
+    file["fc_1/fc_1"].create_dataset("bias:0", (160,), "f4", chunks=(10**9,), maxshape=(None,))
+
+
 BAD_ARRAYS = {
+    "many classes": (many_classes, "claims"),
+    "no classes": (no_classes, r"output/kernel is \(160, 0\)"),
+    "large chunks": (large_chunks, "fc_1/bias claims"),
+    "same name twice": (lambda file: file.attrs.update(layer_names=[*names(file), b"conv_1"]), "several .* 'conv_1'"),
+    "overflow": (lambda file: replace(file, "fc_1/fc_1/bias:0", np.full(160, 1e300)), "160 values that are not finite"),
+    "reference": (lambda file: replace(file, "conv_1/conv_1/bias:0", np.array([file.ref], h5py.ref_dtype)), "object"),
+    "array for layer": (lambda file: replace(file, "conv_1", np.ones(3)), "'conv_1' is a dataset"),
+    "type for layer": (lambda file: replace(file, "conv_1", np.dtype("f4")), "'conv_1' is a datatype"),
+    "no weight names": (lambda file: file["conv_1"].attrs.pop("weight_names"), "no attribute weight_names"),
     "nan": (nan, "not finite"),
     "missing layer": (drop_layer, r"missing fc_2 \(960, 160\)"),
     "extra layer": (extra_layer, "superfluous 'conv_5'"),
@@ -241,7 +252,7 @@ BAD_ARRAYS = {
     "external link": (external_link, "is a link"),
     "external storage": (external_storage, "another file"),
     "virtual": (virtual, "another file"),
-    "huge": (huge, "has shape"),
+    "huge": (huge, "output/kernel is|claims"),
     "scale": (lambda file: file.attrs.update(jaxdefend_input_scale="cm"), "expected raw or unit"),
     "no such group": (lambda file: file.pop("fc_2"), "not there"),
     "odd names": (lambda file: file.attrs.update(layer_names=[1, 2]), "expected names"),
@@ -267,6 +278,30 @@ def config_with(layer, **settings):
     return config
 
 
+def with_layer(kind, **about):
+    """A layer between pool_1 and conv_2."""
+    config = deepid_config(11)
+    conv_2 = config["config"]["layers"][3]
+    new = {"class_name": kind, "config": {"name": "new"}, "name": "new", "inbound_nodes": [[["pool_1", 0, 0, {}]]]}
+    config["config"]["layers"].append(new | about)
+    conv_2["inbound_nodes"] = [[["new", 0, 0, {}]]]
+    return config
+
+
+def with_own_class():
+    config = deepid_config(11)
+    config["config"]["layers"][1] |= {"module": "elsewhere", "registered_name": "Package>Conv2D"}
+    return config
+
+
+def rewired():
+    config = deepid_config(11)
+    next(layer for layer in config["config"]["layers"] if layer["name"] == "conv_4")["inbound_nodes"] = [
+        [["pool_2", 0, 0, {}]]
+    ]
+    return config
+
+
 def with_lambda():
     config = config_with("conv_1")
     first = config["config"]["layers"][1]
@@ -285,6 +320,14 @@ def with_lambda():
         (config_with("conv_1", strides=[2, 2]), "strides is"),
         (config_with("pool_1", pool_size=[3, 3]), "pool_size is"),
         (config_with("output", activation="sigmoid"), "expected 'softmax'"),
+        (with_layer("TimeDistributed"), "'new' is a 'TimeDistributed', expected pool_1, a MaxPooling2D"),
+        (with_layer("BatchNormalization"), "'new' is a 'BatchNormalization'"),
+        (with_layer("Activation"), "'new' is a 'Activation'"),
+        (with_layer("Dropout", inbound_nodes=[[["pool_1", 0, 0, {"training": True}]]]), "always in training"),
+        (with_own_class(), "'elsewhere.Package>Conv2D', expected conv_1, a Conv2D"),
+        (rewired(), "'conv_2' .*filters is 40, expected 60"),
+        (deepid_config(12), "units is 12, expected 11"),
+        ({"class_name": "Functional", "config": {"layers": [7], "output_layers": []}}, "cannot be read"),
         (with_lambda(), "'divide' is a 'Lambda', expected input, a InputLayer"),
         ({"class_name": "Sequential", "config": {"layers": []}}, "Sequential"),
         ({"class_name": "Functional", "config": []}, "cannot be read"),
@@ -300,6 +343,32 @@ def test_another_architecture_is_refused_by_its_layer(tmp_path, config, said):
         read_model(path)
 
 
+def as_tuples(node):
+    """Some versions of Keras 2 write tuples so."""
+    if isinstance(node, dict):
+        return {key: value if key == "inbound_nodes" else as_tuples(value) for key, value in node.items()}
+    if isinstance(node, list) and all(isinstance(value, int | None) for value in node):
+        return {"class_name": "__tuple__", "items": node}
+    return [as_tuples(value) for value in node] if isinstance(node, list) else node
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        deepid_config(11) | {"class_name": "Model"},
+        as_tuples(deepid_config(11)),
+        with_layer("Dropout"),
+        config_with("output", activation="linear"),
+    ],
+)
+def test_what_other_versions_write_for_the_same_net(tmp_path, config):
+    path = tmp_path / "net.h5"
+    write_model(random_net(), path)
+    with h5py.File(path, "a") as file:
+        file.attrs["model_config"] = json.dumps(config)
+    assert read_model(path).net.classes == 11
+
+
 @pytest.mark.parametrize("text", ["{", "[" * 60_000, "\x00"])
 def test_an_architecture_that_is_no_json(tmp_path, text):
     path = tmp_path / "net.h5"
@@ -313,6 +382,36 @@ def test_an_architecture_that_is_no_json(tmp_path, text):
 def test_layers_that_do_nothing_are_welcome_and_another_padding_is_not(tmp_path):
     keras_deepid(dropout=True).save(tmp_path / "dropout.keras")
     assert read_model(tmp_path / "dropout.keras").net.classes == 11
+
+
+def test_keras_3_weights_without_names_and_with_nested_layers(tmp_path):
+    weights = random_weights()
+    path = tmp_path / "net.weights.h5"
+    keras_deepid(weights=weights).save_weights(path)
+    with h5py.File(path, "a") as file:
+        groups: list[str] = []
+        file.visit(groups.append)
+        for group in groups:
+            file[group].attrs.pop("name", None)
+    found = read_model(path)
+    assert_same_weights(found.net, weights)
+    assert "dense_2 as output" in found.notes[0]
+    with h5py.File(path, "a") as file:
+        file["layers/wrapper/layer/vars/0"] = np.ones((3, 3), "f4")
+    with pytest.raises(InputError, match="'wrapper' holds other layers"):
+        read_model(path)
+
+
+def test_messages_and_notes_are_safe_to_print(tmp_path):
+    path = tmp_path / "net.h5"
+    write_weights(random_net(), path)
+    with h5py.File(path, "a") as file:
+        file.move("conv_1", "\x1b[31mred\nline")
+        file.attrs["layer_names"] = [name.decode().replace("conv_1", "\x1b[31mred\nline") for name in names(file)]
+    (note,) = read_model(path).notes
+    assert note.endswith(r"\x1b[31mred\nline as conv_1")
+    with pytest.raises(InputError, match=r"a\\nb\.h5: no such file"):
+        read_model(tmp_path / "a\nb.h5")
 
 
 def test_a_keras_lambda_is_refused_and_not_run(tmp_path):
@@ -331,6 +430,7 @@ def archive(path, members):
 def bad_files(folder):
     """name: what the message says. The files are made in the folder."""
     (folder / "folder.h5").mkdir()
+    os.mkfifo(folder / "pipe.h5")
     (folder / "empty.h5").write_bytes(b"")
     (folder / "text.h5").write_text("not a model")
     write_model(random_net(), folder / "whole.h5")
@@ -346,6 +446,7 @@ def bad_files(folder):
     return {
         "missing.h5": "no such file",
         "folder.h5": "is a folder",
+        "pipe.h5": "is a device or pipe",
         "empty.h5": "is empty",
         "text.h5": "neither an HDF5 file nor",
         "truncated.h5": "truncated|cannot be read",
@@ -362,6 +463,73 @@ def test_files_that_are_no_models(tmp_path):
         with pytest.raises(InputError, match=said) as error:
             read_model(tmp_path / name)
         assert name in str(error.value)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_archives_are_read_or_refused(tmp_path, method):
+    model = tmp_path / "net.keras"
+    keras_deepid().save(model)
+    with zipfile.ZipFile(model) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(model, "w", method) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    whole = model.read_bytes()
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        content = np.frombuffer(whole, np.uint8).copy()
+        # The headers stand at both ends.
+        for places in (400, len(whole), -400):
+            content[rng.integers(min(places, 0), max(places, 0), 3)] = rng.integers(256)
+        model.write_bytes(content.tobytes()[: len(whole) if seed % 3 else rng.integers(1, len(whole))])
+        try:
+            read_model(model)
+        except InputError as error:
+            assert str(error).isprintable()
+
+
+def test_archives_with_locks_and_doubles(tmp_path):
+    path = tmp_path / "net.keras"
+    archive(path, {"config.json": "{}", "model.weights.h5": b"x"})
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "a") as file:
+        file.writestr("config.json", "{}")
+    with pytest.raises(InputError, match=r"2 members config\.json"):
+        read_model(path)
+    archive(path, {"config.json": "{}", "model.weights.h5": b"x"})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x03\x04") + 6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="encrypted"):
+        read_model(path)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    write_weights(random_net(), tmp_path / "net.h5")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    # As root one may read everything.
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(InputError, match="may not be read"):
+        read_model(tmp_path / "net.h5")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+@pytest.mark.parametrize("write", [write_model, write_weights])
+def test_nothing_is_left_of_a_file_that_was_not_finished(tmp_path, monkeypatch, write, error):
+    def fail(path, content):
+        path.touch()
+        raise error
+
+    (tmp_path / "net.h5").write_text("before")
+    monkeypatch.setattr("pathlib.Path.write_bytes", fail)
+    with pytest.raises((InputError, KeyboardInterrupt)) as raised:
+        write(random_net(), tmp_path / "net.h5")
+    assert raised.type is (KeyboardInterrupt if error is KeyboardInterrupt else InputError)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.h5"]
+    assert (tmp_path / "net.h5").read_text() == "before"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -389,9 +557,19 @@ def test_a_name_that_keras_would_misread(tmp_path):
         write_model(random_net(), tmp_path / "no" / "such" / "folder.h5")
 
 
+@pytest.fixture(scope="module")
+def real_pixels():
+    """All in one batch, so that Keras compiles for one shape."""
+    found = []
+    for images in REAL_IMAGES:
+        with h5py.File(real(f"data/{images}.h5")) as data:
+            found.append(np.moveaxis(np.asarray(data["data"]), 1, -1).astype("uint8"))
+    return np.concatenate(found)
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("name", REAL_NETS)
-def test_real_nets_equal_keras_on_every_real_image(name):
+def test_real_nets_equal_keras_on_every_real_image(name, real_pixels):
     path = real(f"weights/{name}")
     found = read_model(path)
     assert found.net.classes == 1283
@@ -406,13 +584,10 @@ def test_real_nets_equal_keras_on_every_real_image(name):
     scale = REAL_NETS[name]
     net = jax.device_put(deepid.with_input_scale(found.net, scale))
     compiled = jax.jit(lambda net, x: deepid.features(net, x, ("logits",))["logits"])
-    for images in REAL_IMAGES:
-        with h5py.File(real(f"data/{images}.h5")) as data:
-            pixels = np.moveaxis(data["data"][()], 1, -1).astype("uint8")
-        expected = np.asarray(model(pixels.astype("float32") / (255 if scale == "unit" else 1)))
-        ours = np.asarray(compiled(net, pixels))
-        np.testing.assert_allclose(ours, expected, atol=1e-3, err_msg=images)
-        np.testing.assert_array_equal(ours.argmax(1), expected.argmax(1), err_msg=images)
+    expected = np.asarray(model(real_pixels.astype("float32") / (255 if scale == "unit" else 1)))
+    ours = np.asarray(compiled(net, real_pixels))
+    np.testing.assert_allclose(ours, expected, atol=1e-3)
+    np.testing.assert_array_equal(ours.argmax(1), expected.argmax(1))
 
 
 @pytest.mark.real
