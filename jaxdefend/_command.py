@@ -3,7 +3,9 @@
 import argparse
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -81,6 +83,7 @@ def add_out(parser: argparse.ArgumentParser) -> None:
 
 def run(command: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None = None) -> int:
     """Exit status of the command: 0, or 2 after one line on stderr that says what was wrong."""
+    sys.unraisablehook = _interrupt_again
     try:
         command(arguments)
         sys.stdout.flush()
@@ -97,6 +100,14 @@ def run(command: Callable[[Sequence[str] | None], None], arguments: Sequence[str
         return 0
     print(f"jaxdefend: {message}", file=sys.stderr)
     return 2
+
+
+def _interrupt_again(swallowed: "sys.UnraisableHookArgs") -> None:
+    """Python swallows a Ctrl-C that falls into a destructor or a callback of the garbage collector: it comes again."""
+    if swallowed.exc_type is KeyboardInterrupt:
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(swallowed)
 
 
 def note(message: str) -> None:
