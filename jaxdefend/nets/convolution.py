@@ -1,5 +1,7 @@
 """One valid convolution in the fastest form for the backend and the jax version. Nothing else knows of the forms."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -19,11 +21,28 @@ def block_size() -> int | None:
     return 16 if on_old_cpu else None
 
 
+def training_block(n: int) -> int:
+    """Of a batch of `n` images, how many go forward and backward together; it divides `n`.
+
+    Training DeepID, batch 256, two Zen 5 cores, images/s: `lax.conv` 300 (jax 0.10) and 640 (0.12); windows of the
+    whole batch 1,000; windows in blocks of 32 2,200 and 1,900.
+    """
+    return math.gcd(n, _MOST_WINDOWS) if jax.default_backend() == "cpu" else n
+
+
+# On a CPU this many images or fewer always go as windows.
+_MOST_WINDOWS = 32
+
+
+def _as_windows(images: Float[Array, "n h w c"]) -> bool:
+    return block_size() is not None or (jax.default_backend() == "cpu" and len(images) <= _MOST_WINDOWS)
+
+
 def convolve(
     images: Float[Array, "n h w c"], kernel: Float[Array, "a b c k"], bias: Float[Array, " k"]
 ) -> Float[Array, "n i j k"]:
     """Cross-correlation of `images` with `kernel`, no padding, stride 1, plus `bias`."""
-    if block_size() is None:
+    if not _as_windows(images):
         return _convolve(images, kernel) + bias
     height, width = kernel.shape[:2]
     rows, columns = images.shape[1] - height + 1, images.shape[2] - width + 1
@@ -44,7 +63,7 @@ def convolve_relu_pool(
     The four convolution outputs under a pool square see one window of (a+1)×(b+1) pixels, each through the kernel
     shifted by 0 or 1: one product of windows with the four shifted kernels side by side, then the largest of four.
     """
-    if block_size() is None:
+    if not _as_windows(images):
         return jax.nn.relu(max_pool(_convolve(images, kernel)) + bias)
     height, width, _, channels = kernel.shape
     rows, columns = (images.shape[1] - height + 1) // 2, (images.shape[2] - width + 1) // 2

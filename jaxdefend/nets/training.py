@@ -1,0 +1,106 @@
+"""One fit loop, for BadNets and for repairs: Adam on the mean cross entropy, the rate falling along a cosine."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
+
+from jaxdefend.nets.convolution import training_block
+from jaxdefend.nets.deepid import DeepID, InputScale, activations, scaled
+
+Pixels = UInt8[np.ndarray, "n 55 47 3"]
+Labels = Int32[np.ndarray, " n"]
+
+
+class State(NamedTuple):
+    """All that training changes."""
+
+    net: DeepID
+    optimizer: optax.OptState
+    step: Int32[Array, ""]
+
+
+class Schedule(NamedTuple):
+    """How long and how fast: `batch` images a step, rate `peak` falling to 0 over `steps` steps."""
+
+    steps: int
+    batch: int
+    peak: float
+
+
+def new_net(classes: int, input_scale: InputScale, key: PRNGKeyArray) -> DeepID:
+    """A net as Keras begins one: Glorot-uniform kernels, biases 0 (Glorot & Bengio 2010, equation 16)."""
+    shapes = nnx.eval_shape(lambda: DeepID(classes, rngs=nnx.Rngs(0), input_scale=input_scale))
+    leaves, structure = jax.tree.flatten(shapes)
+    draw = jax.nn.initializers.glorot_uniform()
+    keys = jax.random.split(key, len(leaves))
+    arrays = [
+        draw(key, leaf.shape) if len(leaf.shape) > 1 else jnp.zeros(leaf.shape)
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, arrays)
+
+
+def started(net: DeepID, schedule: Schedule) -> State:
+    """The state before the first step."""
+    net = jax.device_put(net)
+    return State(net, _optimizer(schedule).init(net), jnp.int32(0))
+
+
+def fit(
+    state: State, pixels: Pixels, labels: Labels, schedule: Schedule, key: PRNGKeyArray
+) -> Iterator[tuple[State, Float[Array, ""]]]:
+    """The state after each step that is left, and the loss of that step's images.
+
+    Every pass over the images has an order of its own, drawn from `key` and the number of the pass: who goes on from
+    a saved state walks the same way. A channel whose kernel and bias are zero stays so: behind its ReLU no gradient
+    comes.
+    """
+    at_once = min(schedule.batch, len(pixels))
+    passes = len(pixels) // at_once
+    order, number = None, -1
+    for step in range(int(state.step), schedule.steps):
+        if step // passes != number or order is None:
+            number = step // passes
+            order = np.asarray(jax.random.permutation(jax.random.fold_in(key, number), len(pixels)))
+        rows = order[step % passes * at_once :][:at_once]
+        state, loss = _step(state, pixels[rows], labels[rows], schedule)
+        yield state, loss
+
+
+@partial(jax.jit, static_argnames="schedule", donate_argnames="state")
+def _step(
+    state: State, pixels: UInt8[Array, "n 55 47 3"], labels: Int32[Array, " n"], schedule: Schedule
+) -> tuple[State, Float[Array, ""]]:
+    loss, gradient = _loss_and_gradient(state.net, pixels, labels)
+    updates, optimizer = _optimizer(schedule).update(gradient, state.optimizer, state.net)
+    return State(optax.apply_updates(state.net, updates), optimizer, state.step + 1), loss
+
+
+def _loss_and_gradient(
+    net: DeepID, pixels: UInt8[Array, "n 55 47 3"], labels: Int32[Array, " n"]
+) -> tuple[Float[Array, ""], DeepID]:
+    """Mean over the images, in blocks of as many as are fastest together here."""
+    n, size = len(pixels), training_block(len(pixels))
+
+    def of_block(net: DeepID, pixels: Array, labels: Array) -> Array:
+        logits = activations(net, {"input": scaled(pixels, net.input_scale)}, ["logits"])["logits"]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum() / n
+
+    def add(total: tuple, block: tuple) -> tuple[tuple, None]:
+        return jax.tree.map(jnp.add, total, jax.value_and_grad(of_block)(net, *block)), None
+
+    zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, net))
+    blocks = jax.tree.map(lambda x: x.reshape(n // size, size, *x.shape[1:]), (pixels, labels))
+    return lax.scan(add, zero, blocks)[0]
+
+
+def _optimizer(schedule: Schedule) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(schedule.peak, schedule.steps))
