@@ -89,11 +89,11 @@ PERSON = {
 
 # The same of an image: pose, expression, light, background, camera.
 VIEW = {
-    "right": (-1.6, 1.6),
-    "down": (-1.6, 1.6),
-    "turn": (-0.05, 0.05),
-    "size": (0.92, 1.08),
-    "yaw": (-1.0, 1.0),
+    "right": (-1.0, 1.0),
+    "down": (-1.0, 1.0),
+    "turn": (-0.035, 0.035),
+    "size": (0.95, 1.05),
+    "yaw": (-0.8, 0.8),
     "pitch": (-1.0, 1.0),
     "smile": (-0.02, 0.06),
     "open": (-1.2, 2.2),
@@ -102,10 +102,10 @@ VIEW = {
     "gaze": (-0.8, 0.8),
     "light_x": (-0.018, 0.018),
     "light_y": (-0.012, 0.006),
-    "brightness": (0.72, 1.18),
-    "contrast": (0.8, 1.1),
-    "warmth": (-0.09, 0.09),
-    "tint": (-0.05, 0.05),
+    "brightness": (0.8, 1.15),
+    "contrast": (0.85, 1.1),
+    "warmth": (-0.05, 0.05),
+    "tint": (-0.025, 0.025),
     "wall_red": (20, 225),
     "wall_green": (20, 225),
     "wall_blue": (20, 225),
@@ -121,8 +121,8 @@ VIEW = {
     "shirt_red": (10, 235),
     "shirt_green": (10, 235),
     "shirt_blue": (10, 235),
-    "blur": (0.0, 1.0),
-    "noise": (1.0, 9.0),
+    "blur": (0.0, 0.9),
+    "noise": (1.0, 8.0),
 }
 
 
