@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -114,6 +115,11 @@ def note(message: str) -> None:
     print(f"note: {message}", file=sys.stderr)
 
 
+def say(message: str) -> None:
+    """How long work is going, one line at a time."""
+    print(message, file=sys.stderr, flush=True)
+
+
 def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
@@ -185,8 +191,17 @@ def _targets(values: Sequence[str], names: Sequence[str], classes: int) -> Mappi
 
 def tracked(batches: "Iterable[Batch]", title: str, n: int) -> "Iterator[Batch]":
     """The batches of `n` images, with images per second and the time left on stderr if it is a terminal."""
+    with progress(title, n, "images") as advance:
+        for pixels, labels in batches:
+            yield pixels, labels
+            advance(len(pixels))
+
+
+@contextmanager
+def progress(title: str, n: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr if it is a terminal; call what it gives with how many more of the `n` are done."""
     if not sys.stderr.isatty():
-        yield from batches
+        yield lambda done: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -194,11 +209,13 @@ def tracked(batches: "Iterable[Batch]", title: str, n: int) -> "Iterator[Batch]"
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=n, rate="")
-        for pixels, labels in batches:
-            yield pixels, labels
-            bar.update(task, advance=len(pixels))
+
+        def advance(done: int) -> None:
+            bar.update(task, advance=done)
             if speed := bar.tasks[0].speed:
-                bar.update(task, rate=f"{speed:,.0f} images/s")
+                bar.update(task, rate=f"{speed:,.0f} {unit}/s")
+
+        yield advance
 
 
 def scaled_by_measure(

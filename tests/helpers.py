@@ -51,21 +51,3 @@ def real(name: str) -> Path:
     if folder is None:
         pytest.skip("no real nets and faces: set JAXDEFEND_REAL to their folder")
     return folder / name
-
-
-class ArrayImages:
-    """Images in memory, read like those of a file."""
-
-    def __init__(self, pixels: np.ndarray, labels: np.ndarray | None = None):
-        self.pixels, self.labels = pixels, labels
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        return self.pixels[rows]
-
-    def chunks(self, size: int):
-        for start in range(0, len(self), size):
-            rows = slice(start, start + size)
-            yield self.pixels[rows], None if self.labels is None else self.labels[rows]

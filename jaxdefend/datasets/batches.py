@@ -1,6 +1,7 @@
 """Batches of one size, so that one compiled shape serves every data set."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -25,6 +26,25 @@ class ImageSet(Protocol):
     def __getitem__(self, rows: slice) -> np.ndarray: ...
 
     def chunks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayImages:
+    """Images in memory, read like those of a file."""
+
+    pixels: Num[np.ndarray, "n 55 47 3"]
+    labels: Int32[np.ndarray, " n"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.pixels[rows]
+
+    def chunks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        for start in range(0, len(self), size):
+            rows = slice(start, start + size)
+            yield self.pixels[rows], None if self.labels is None else self.labels[rows]
 
 
 def padded(images: ImageSet, size: int = BATCH) -> Iterator[Batch]:

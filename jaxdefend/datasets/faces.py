@@ -316,9 +316,7 @@ def _head(canvas: _Canvas, p: SimpleNamespace, v: SimpleNamespace, skin: Colour)
     lines = np.abs(x) - (p.nose_width + 2.2 + 0.45 * _share(y - 3) * (y - 3))
     fold = face * _share(p.lines) * _ellipse(lines, y - 5.5, 1.0, 3.6)
     canvas.paint(fold, _darker(skin, 0.45))
-    canvas.paint(
-        face * _share(4 * p.mole) * _ellipse(x - p.mole_x, y - p.mole_y, 1.2, 1.2), _darker(skin, 0.6)
-    )
+    canvas.paint(face * _share(4 * p.mole) * _ellipse(x - p.mole_x, y - p.mole_y, 1.2, 1.2), _darker(skin, 0.6))
     return face
 
 

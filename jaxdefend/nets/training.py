@@ -50,7 +50,8 @@ def new_net(classes: int, input_scale: InputScale, key: PRNGKeyArray) -> DeepID:
 
 def started(net: DeepID, schedule: Schedule) -> State:
     """The state before the first step."""
-    net = jax.device_put(net)
+    # Copies: a step gives its state's memory to the next.
+    net = jax.tree.map(jnp.array, net)
     return State(net, _optimizer(schedule).init(net), jnp.int32(0))
 
 

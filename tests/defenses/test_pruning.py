@@ -3,12 +3,12 @@ from fractions import Fraction
 import jax
 import numpy as np
 import pytest
-from helpers import ArrayImages, random_net, random_pixels
+from helpers import random_net, random_pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdefend import InputError
-from jaxdefend.datasets.batches import padded
+from jaxdefend.datasets.batches import ArrayImages, padded
 from jaxdefend.defenses import pruning
 from jaxdefend.nets import deepid
 from jaxdefend.nets.inference import predictions
