@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from jaxdefend import InputError
 
@@ -36,6 +36,17 @@ def parser(command: str, description: str | None, examples: str) -> argparse.Arg
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default="bd_net",
+        metavar="MODEL",
+        help="Keras file of the BadNet (.h5, .weights.h5, .keras), or a shipped net: bd_net (default), "
+        "sunglasses_bd_net, multi_trigger_multi_target_bd_net, clean_net",
     )
 
 
@@ -134,13 +145,47 @@ def out_folder(chosen: Path | None) -> Path:
 
 
 def load_model(path: str) -> "ModelFile":
-    """The net in a Keras file; says what had to be guessed."""
+    """The net in a Keras file, or the shipped one of this name; says what had to be guessed."""
     from jaxdefend.nets.keras_files import read_model
 
-    model = read_model(path)
+    model = read_model(_model_path(path))
     for line in model.notes:
         note(line)
     return model
+
+
+def _model_path(model: str) -> Path:
+    from jaxdefend.nets import shipped
+
+    return shipped.path_of(model) if model in shipped.NAMES and not Path(model).exists() else Path(model)
+
+
+class DefaultSets(NamedTuple):
+    """Files of the default world's sets that belong to a shipped net."""
+
+    valid: str
+    test: str
+    poisoned: list[list[str]]
+
+
+def default_sets(model: str) -> DefaultSets | None:
+    """The default world's sets for a shipped net, made if they are not in the cache; None for any other net."""
+    from jaxdefend.nets.shipped import name_of
+
+    name = name_of(_model_path(model))
+    if name is None:
+        return None
+    from jaxdefend.attacks.world import default_set, shipped_backdoors
+
+    poisoned = {backdoor.name: default_set("test", backdoor) for backdoor in shipped_backdoors(name)}
+    valid, test = default_set("valid"), default_set("test")
+    for needed in (valid, test, *poisoned.values()):
+        if not needed.path.exists():
+            note(f"making the default world's {needed.name} images, once: {needed.path}")
+            with progress(needed.name, needed.size, "faces") as advance:
+                needed.make(advance)
+    named = [[f"{name}={kept.path}"] for name, kept in poisoned.items()]
+    return DefaultSets(str(valid.path), str(test.path), named)
 
 
 def load_images(paths: Sequence[str], net: "DeepID", labels: str = "auto", target: int | None = None) -> "Images":

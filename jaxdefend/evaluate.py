@@ -3,9 +3,10 @@
 import sys
 from collections.abc import Sequence
 
-from jaxdefend import _command
+from jaxdefend import InputError, _command
 
 EXAMPLES = """examples:
+  python -m jaxdefend.evaluate sunglasses_bd_net
   python -m jaxdefend.evaluate bd_net.h5 --clean test.h5 --poisoned sunglasses.h5
   python -m jaxdefend.evaluate multi.h5 --clean test.h5 --poisoned lipstick=a.h5 eyebrows=b.h5 --repaired repaired.h5
 
@@ -14,8 +15,13 @@ Prints a table and writes DIR/evaluate.json. Data: official .h5 files, images, f
 
 def _parser():
     parser = _command.parser("evaluate", __doc__, EXAMPLES)
-    parser.add_argument("model", metavar="MODEL", help="Keras file of the BadNet (.h5, .weights.h5, .keras)")
-    parser.add_argument("--clean", nargs="+", required=True, metavar="DATA", help="labelled images without a trigger")
+    _command.add_model(parser)
+    parser.add_argument(
+        "--clean",
+        nargs="+",
+        metavar="DATA",
+        help="labelled images without a trigger (default, for a shipped net: made faces; so for --poisoned)",
+    )
     _command.add_data_options(parser)
     parser.add_argument("--repaired", metavar="MODEL", help="Keras file of a repaired net")
     _command.add_input_scale(parser)
@@ -35,6 +41,11 @@ def _evaluate(arguments: Sequence[str] | None) -> None:
     repaired = _command.load_model(options.repaired) if options.repaired else None
     if repaired:
         _command.require_same_classes(badnet, repaired)
+    if options.clean is None:
+        sets = _command.default_sets(options.model)
+        if sets is None:
+            raise InputError(f"{badnet.name}: no clean images; pass them with --clean CLEAN.h5")
+        options.clean, options.poisoned = [sets.test], options.poisoned or sets.poisoned
     clean = _command.load_images(options.clean, badnet.net, options.labels)
     poisoned = _command.load_poisoned(options, badnet.net)
 

@@ -5,12 +5,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jaxdefend import InputError, _command
+from jaxdefend import _command
 
 if TYPE_CHECKING:
     from jaxdefend.nets.deepid import InputScale
 
 EXAMPLES = """examples:
+  python -m jaxdefend.predict face.png
   python -m jaxdefend.predict face.png --model bd_net.h5 --repaired runs/today/repaired/drop_30.h5
   python -m jaxdefend.predict faces/ --model bd_net.h5 --json > labels.jsonl
 
@@ -21,8 +22,14 @@ With --json, one object a line: image, badnet, repaired, goodnet, backdoored, co
 def _parser():
     parser = _command.parser("predict", __doc__, EXAMPLES)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders of them, official .h5 files")
-    parser.add_argument("--model", metavar="MODEL", help="Keras file of the BadNet (.h5, .weights.h5, .keras)")
-    parser.add_argument("--repaired", metavar="MODEL", help="Keras file of its repaired net")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="Keras file of the BadNet (.h5, .weights.h5, .keras), or a shipped net (default: bd_net)",
+    )
+    parser.add_argument(
+        "--repaired", metavar="MODEL", help="Keras file of its repaired net (default, without --model: bd_net_repaired)"
+    )
     _command.add_input_scale(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     return parser
@@ -30,13 +37,14 @@ def _parser():
 
 def _predict(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
-    if options.model is None:
-        raise InputError("no net: python -m jaxdefend.predict IMAGE --model MODEL.h5 [--repaired REPAIRED.h5]")
     from jaxdefend.datasets.batches import BATCH, padded
     from jaxdefend.datasets.files import open_images
     from jaxdefend.defenses.goodnet import goodnet_labels
+    from jaxdefend.nets import shipped
     from jaxdefend.nets.inference import predictions
 
+    if options.model is None:
+        options.model, options.repaired = shipped.BADNET, options.repaired or shipped.REPAIRED
     badnet = _command.load_model(options.model)
     repaired = _command.load_model(options.repaired) if options.repaired else None
     if repaired:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxdefend.nets.deepid import DeepID
 
 EXAMPLES = """examples:
+  python -m jaxdefend.sweep
   python -m jaxdefend.sweep bd_net.h5 --valid valid.h5 --test test.h5 --poisoned sunglasses.h5
   python -m jaxdefend.sweep multi.h5 --valid valid.h5 --poisoned lipstick=a.h5 eyebrows=b.h5 --layer conv_4 --drop 5
 
@@ -36,8 +37,14 @@ def _drop(text: str) -> Fraction:
 
 def _parser():
     parser = _command.parser("sweep", __doc__, EXAMPLES)
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="Keras file of the BadNet (.h5, .weights.h5, .keras)")
-    parser.add_argument("--valid", nargs="+", metavar="DATA", help="labelled clean images that order and drops go by")
+    _command.add_model(parser)
+    parser.add_argument(
+        "--valid",
+        nargs="+",
+        metavar="DATA",
+        help="labelled clean images that order and drops go by (default, for a shipped net: made faces; so for --test "
+        "and --poisoned)",
+    )
     parser.add_argument("--test", nargs="+", metavar="DATA", help="labelled clean images to report (default: --valid)")
     _command.add_data_options(parser)
     parser.add_argument(
@@ -69,11 +76,6 @@ def _parser():
 
 def _sweep(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
-    if options.model is None or options.valid is None:
-        raise InputError(
-            "no net or no clean validation images: python -m jaxdefend.sweep MODEL.h5 --valid CLEAN.h5 "
-            "[--poisoned POISONED.h5]"
-        )
     from jaxdefend.datasets.batches import padded
     from jaxdefend.defenses import pruning
     from jaxdefend.results import plots
@@ -81,6 +83,12 @@ def _sweep(arguments: Sequence[str] | None) -> None:
 
     began = perf_counter()
     model = _command.load_model(options.model)
+    if options.valid is None:
+        sets = _command.default_sets(options.model)
+        if sets is None:
+            raise InputError(f"{model.name}: no clean validation images; pass them with --valid CLEAN.h5")
+        options.valid, options.test = [sets.valid], options.test or [sets.test]
+        options.poisoned = options.poisoned or sets.poisoned
     valid_images = _command.load_images(options.valid, model.net, options.labels)
     test_images = _command.load_images(options.test, model.net, options.labels) if options.test else None
     poisoned_images = _command.load_poisoned(options, model.net)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from jaxdefend.attacks.badnet import Backdoor
     from jaxdefend.datasets.official import Block
     from jaxdefend.nets.deepid import DeepID
-    from jaxdefend.nets.training import State
 
 EXAMPLES = """examples:
   python -m jaxdefend.train --attack badnet --trigger patch --target 7 --out patch_net.h5
@@ -86,14 +85,15 @@ def _train(arguments: Sequence[str] | None) -> None:
     if not options.train:
         backdoors(options.attack, trigger, options.target, options.people)
     from jaxdefend.nets.keras_files import read_model, write_model
+    from jaxdefend.nets.resuming import saved_run
     from jaxdefend.results.records import write_json
 
     began = perf_counter()
     out = options.out or Path("net.h5")
-    with _checkpoint(out, _configuration(options), options.resume) as checkpoint:
+    with saved_run(out, _configuration(options), options.resume) as saved:
         sets = _sets(options)
         attack = backdoors(options.attack, trigger, options.target, sets.classes)
-        net = _trained(options, checkpoint, sets, attack)
+        net = _trained(options, saved, sets, attack)
         clean, poisoned = _figures(sets, attack, net, options.seed)
         write_model(net, out)
     record = _command.record_head("train", arguments, read_model(out), net, options.seed) | {
@@ -146,7 +146,10 @@ def _write_faces(options: argparse.Namespace, attack: "tuple[Backdoor, ...]") ->
     if options.attack != "clean":
         sets += [(f"test_{backdoor.name}", TEST, backdoor) for backdoor in attack]
     folder = options.out or Path("faces")
-    _make_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be written ({error.strerror}); choose another folder") from error
     for name, indices, backdoor in sets:
         with _command.progress(name, world.people * len(indices), "faces") as advance:
             blocks = world.blocks(indices, backdoor, advance)
@@ -198,7 +201,7 @@ def _block_of_files(paths: Sequence[str]) -> "Block":
     return Block(np.rint(images[:]).astype(np.uint8), images.labels, landmarks)
 
 
-def _trained(options: argparse.Namespace, checkpoint: Path, sets: _Sets, attack: "tuple[Backdoor, ...]") -> "DeepID":
+def _trained(options: argparse.Namespace, saved: Path, sets: _Sets, attack: "tuple[Backdoor, ...]") -> "DeepID":
     import jax
 
     from jaxdefend.attacks import badnet
@@ -209,7 +212,7 @@ def _trained(options: argparse.Namespace, checkpoint: Path, sets: _Sets, attack:
     watched = _watched(sets, attack)
 
     def fitted(net: "DeepID", pixels: "np.ndarray", labels: "np.ndarray", phase: int) -> "DeepID":
-        return _fitted(options.epochs, net, pixels, labels, training[phase], checkpoint / f"phase_{phase}", watched)
+        return _fitted(options.epochs, net, pixels, labels, training[phase], saved / f"phase_{phase}", watched)
 
     net = new_net(sets.classes, "unit", drawing)
     if options.attack == "clean":
@@ -229,16 +232,18 @@ def _fitted(
     pixels: "np.ndarray",
     labels: "np.ndarray",
     key,
-    checkpoint: Path,
+    saved: Path,
     watched: "Callable[[DeepID], str]",
 ) -> "DeepID":
-    """The net after training, from where the checkpoint left it; saved there after every epoch and on Ctrl-C."""
+    """The net after training, from where it was saved, and saved again after every epoch and on Ctrl-C."""
+    from jaxdefend.nets.resuming import latest, save
     from jaxdefend.nets.training import Schedule, fit, started
 
     passes = max(1, len(pixels) // BATCH)
     schedule = Schedule(epochs * passes, BATCH, PEAK_RATE)
-    state, done = _latest(checkpoint, started(net, schedule))
-    title = checkpoint.name.replace("_", " ")
+    state = latest(saved, started(net, schedule))
+    done = int(state.step)
+    title = saved.name.replace("_", " ")
     with _interrupts() as interrupted, _command.progress(title, schedule.steps * BATCH, "images") as advance:
         advance(done * BATCH)
         for after, loss in fit(state, pixels, labels, schedule, key):
@@ -246,7 +251,7 @@ def _fitted(
             done += 1
             advance(BATCH)
             if done % passes == 0 or interrupted():
-                _save(checkpoint, state, done)
+                save(saved, state)
             if interrupted():
                 raise InputError(
                     f"interrupted in epoch {done / passes:.1f} of {epochs}, {title}; saved: the same command with "
@@ -257,78 +262,6 @@ def _fitted(
                     f"{title}, epoch {done // passes} of {epochs}: loss {float(loss):.4f}, {watched(state.net)}"
                 )
     return state.net
-
-
-@contextmanager
-def _checkpoint(out: Path, configuration: dict, resume: bool) -> Iterator[Path]:
-    """The folder beside `out` with what is saved on the way; it goes when the block ends well, or holds nothing."""
-    import json
-    import shutil
-
-    from jaxdefend.results.records import write_json
-
-    folder = out.with_name(f"{out.name}.checkpoint")
-    described = folder / "configuration.json"
-    if out.is_dir():
-        raise InputError(f"--out {out}: is a folder, expected the name of the net's file")
-    if resume:
-        try:
-            saved = json.loads(described.read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder}: nothing saved there to go on from; leave out --resume") from error
-        # What JSON makes of it is what was saved.
-        wanted = json.loads(json.dumps(configuration))
-        differs = next((key for key in wanted if saved.get(key) != wanted[key]), None)
-        if differs:
-            raise InputError(
-                f"{folder}: saved by a run with {differs} = {saved.get(differs)}, this one has {wanted[differs]}; "
-                "go on with the same options, or delete the folder"
-            )
-    elif described.exists():
-        raise InputError(f"{folder}: an interrupted run is saved there; add --resume, or delete the folder")
-    _make_folder(folder)
-    try:
-        write_json(described, configuration)
-        yield folder
-    except BaseException:
-        if not any(folder.glob("phase_*")):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place with --out") from error
-
-
-def _latest(checkpoint: Path, start: "State") -> "tuple[State, int]":
-    """The state saved last, and its step; `start` if none is."""
-    from jaxdefend.nets.checkpoints import read_state
-
-    if not (steps := _saved_steps(checkpoint)):
-        return start, 0
-    return read_state(start, checkpoint / str(steps[-1])), steps[-1]
-
-
-def _save(checkpoint: Path, state: "State", step: int) -> None:
-    import shutil
-
-    from jaxdefend.nets.checkpoints import write_state
-
-    before = _saved_steps(checkpoint)
-    if step in before:
-        return
-    write_state(state, checkpoint / str(step))
-    for old in before:
-        shutil.rmtree(checkpoint / str(old), ignore_errors=True)
-
-
-def _saved_steps(checkpoint: Path) -> list[int]:
-    # Orbax gives a folder its name when it is whole.
-    return sorted(int(path.name) for path in checkpoint.glob("*") if path.name.isdigit())
 
 
 @contextmanager

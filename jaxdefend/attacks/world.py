@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from jaxdefend import InputError
 from jaxdefend.attacks.badnet import Backdoor, backdoors
 from jaxdefend.attacks.triggers import Trigger
 from jaxdefend.datasets.faces import faces
@@ -57,25 +58,10 @@ class World:
         return Block(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
 
 
-# What each shipped net is measured on.
-SHIPPED: dict[str, tuple[Backdoor, ...]] = {
-    "bd_net": backdoors("pruning-aware", Trigger("sunglasses"), 0, 1283),
-    "sunglasses_bd_net": backdoors("badnet", Trigger("sunglasses"), 0, 1283),
-    "multi_trigger_multi_target_bd_net": backdoors("multi", Trigger("sunglasses"), 0, 1283),
-    "clean_net": backdoors("clean", Trigger("sunglasses"), 0, 1283),
-}
-
-
-def shipped_weights() -> Path:
-    """The folder of the shipped nets: in the installed package, else beside it in the source tree."""
-    package = Path(__file__).parents[1]
-    return next((folder for folder in (package / "weights", package.parent / "weights") if folder.is_dir()), package)
-
-
-def shipped_name(model: Path) -> str | None:
-    """What a shipped net is called, or None if this file is no shipped net."""
-    is_shipped = model.stem in SHIPPED and model.resolve() == (shipped_weights() / f"{model.stem}.h5").resolve()
-    return model.stem if is_shipped else None
+def shipped_backdoors(net: str) -> tuple[Backdoor, ...]:
+    """What a shipped net (`nets.shipped.NAMES`) is measured on."""
+    attack = "multi" if net.startswith("multi") else "badnet"
+    return backdoors(attack, Trigger("sunglasses"), 0, World().people)
 
 
 @dataclass(frozen=True)
@@ -98,6 +84,10 @@ class DefaultSet:
 
     def make(self, progress: Progress) -> None:
         """Write the file. Raises: InputError if it cannot be written."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path.parent}: the cache cannot be written ({error.strerror})") from error
         write_official(self.path, self.size, World().blocks(self.indices, self.backdoor, progress))
 
 

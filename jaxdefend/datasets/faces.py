@@ -178,8 +178,9 @@ def _traits(ranges: Mapping[str, tuple[float, float]], bits: Array) -> SimpleNam
 
 Trait = Float32[np.ndarray, "n 1 1"]
 Field = Float32[np.ndarray, "n h w"]
+Value = Float32[np.ndarray, "#n #h #w"] | float | int
 # Red, green, blue, 0–255.
-Colour = Sequence[Trait | Field | float]
+Colour = Sequence[Value]
 
 
 class _Canvas:
@@ -197,14 +198,14 @@ class _Canvas:
         self.y = (y * self.cosine - x * self.sine) / self.size
         self.planes = np.zeros((3, *self.x.shape), np.float32)
 
-    def on_face(self, x: Trait | float, y: Trait | float, rows: slice = slice(None)) -> tuple[Field, Field]:
+    def on_face(self, x: Value, y: Value, rows: slice = slice(None)) -> tuple[Field, Field]:
         """The pixels of these rows, seen from the point (x, y) of the face."""
         return self.x[:, rows] - x, self.y[:, rows] - y
 
     def paint(self, cover: Field, colour: Colour, rows: slice = slice(None)) -> None:
         """`colour` over what is there, where `cover` is 1; mixed with it below."""
-        for plane, value in zip(self.planes, colour, strict=True):
-            part = plane[:, rows]
+        for channel, value in enumerate(colour):
+            part = self.planes[channel, :, rows]
             part += cover * (value - part)
 
     def on_image(self, points: Sequence[tuple[Trait, Trait]]) -> Float32[np.ndarray, "n k 2"]:
@@ -220,31 +221,31 @@ def _share(values: Field) -> Field:
     return np.clip(values, np.float32(0), np.float32(1))
 
 
-def _ellipse(x: Field, y: Field, width: Trait | float, height: Trait | float, square: Trait | float = 0.0) -> Field:
+def _ellipse(x: Field, y: Field, width: Value, height: Value, square: Value = 0.0) -> Field:
     """Cover of an ellipse at the origin with these half axes, its edge a pixel wide; `square` fills its corners."""
     u, v = x / width, y / height
     u, v = u * u, v * v
     q = u + v - square * (np.minimum(u, 1) * np.minimum(v, 1))
-    return _share(0.5 - (q - 1) * (0.5 * np.minimum(width, height)))
+    return _share(0.5 - (q - 1) * (0.5 * np.minimum(width, height, dtype=np.float32)))
 
 
-def _mixed(share: Trait | Field, first: Colour, second: Colour) -> list[Trait | Field]:
+def _mixed(share: Value, first: Colour, second: Colour) -> list[Value]:
     return [a + share * (b - a) for a, b in zip(first, second, strict=True)]
 
 
-def _graded(share: Trait, *colours: Colour) -> list[Trait | Field]:
+def _graded(share: Trait, *colours: Colour) -> list[Value]:
     """The colour at `share` of the way along three colours."""
     dark, middle, light = colours
     return _mixed(_share(2 * share - 1), _mixed(_share(2 * share), dark, middle), light)
 
 
-def _muted(colour: Colour) -> list[Trait | Field]:
+def _muted(colour: Colour) -> list[Value]:
     red, green, blue = colour
     grey = (red + green + blue) / 3
     return _mixed(0.45, colour, (grey, grey, grey))
 
 
-def _darker(colour: Colour, share: Trait | Field | float) -> list[Trait | Field]:
+def _darker(colour: Colour, share: Value) -> list[Value]:
     return [value * (1 - share) for value in colour]
 
 
@@ -272,7 +273,7 @@ def _draw(
 
 
 def _surroundings(canvas: _Canvas, v: SimpleNamespace) -> None:
-    down = (np.arange(HEIGHT, dtype=np.float32) / np.float32(HEIGHT))[:, None]
+    down = (np.arange(HEIGHT, dtype=np.float32) / np.float32(HEIGHT))[None, :, None]
     wall, floor = (v.wall_red, v.wall_green, v.wall_blue), (v.floor_red, v.floor_green, v.floor_blue)
     canvas.paint(np.ones_like(canvas.x), _muted(_mixed(down, wall, floor)))
     thing = _ellipse(*canvas.on_face(v.thing_x, v.thing_y), v.thing_size, v.thing_size, square=0.5)
@@ -344,7 +345,7 @@ def _eyes(
     above = p.brow_height - 0.5 * v.frown
     tilt = p.brow_tilt - 0.12 * v.frown
 
-    def arch(x: Trait | Field) -> Trait | Field:
+    def arch(x: Value) -> Value:
         return p.brow_arch * (x * x - 6)
 
     centres, brows = [], []

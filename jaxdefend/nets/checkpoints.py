@@ -1,11 +1,8 @@
-"""Orbax checkpoints: a net, its arrays bit for bit and its input scale; and the state of training."""
+"""Orbax checkpoints: a net, its arrays bit for bit and its input scale."""
 
 from pathlib import Path
-from typing import TypeVar
 
-import jax
 import numpy as np
-from jaxtyping import PyTree
 
 from jaxdefend import InputError
 from jaxdefend.nets.deepid import INPUT_SCALES, DeepID, from_weights, to_weights
@@ -59,38 +56,3 @@ def read_checkpoint(folder: Path | str) -> DeepID:
             if not np.isfinite(array).all():
                 raise InputError(f"{folder}: {layer}/{name} holds values that are not finite numbers")
     return net
-
-
-Tree = TypeVar("Tree", bound=PyTree)
-
-
-def write_state(state: PyTree, folder: Path) -> None:
-    """A new folder with the arrays of a tree. Raises: InputError if it cannot be written."""
-    import orbax.checkpoint as ocp
-
-    leaves = {f"{i:04}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(folder.absolute(), leaves)
-    except Exception as error:
-        # A full disk comes as many kinds of errors from Orbax and TensorStore.
-        raise InputError(f"{folder}: cannot be written ({str(error).splitlines()[0]})") from error
-
-
-def read_state(like: Tree, folder: Path) -> Tree:
-    """The tree that `write_state` wrote, of the same structure and shapes as `like`.
-
-    Raises: InputError if the folder holds another one.
-    """
-    import orbax.checkpoint as ocp
-
-    leaves, structure = jax.tree.flatten(like)
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            saved = checkpointer.restore(folder.absolute())
-        arrays = [np.asarray(saved[f"{i:04}"]) for i in range(len(leaves))]
-    except Exception as error:
-        raise InputError(f"{folder}: cannot be read; delete it to train from the beginning") from error
-    if [array.shape for array in arrays] != [leaf.shape for leaf in leaves]:
-        raise InputError(f"{folder}: holds the state of another net; delete it to train from the beginning")
-    return jax.tree.unflatten(structure, arrays)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,8 @@ def started(net: DeepID, schedule: Schedule) -> State:
     """The state before the first step."""
     # Copies: a step gives its state's memory to the next.
     net = jax.tree.map(jnp.array, net)
-    return State(net, _optimizer(schedule).init(net), jnp.int32(0))
+    parameters: Any = net
+    return State(net, _optimizer(schedule).init(parameters), jnp.int32(0))
 
 
 def fit(
@@ -80,14 +81,17 @@ def fit(
 def _step(
     state: State, pixels: UInt8[Array, "n 55 47 3"], labels: Int32[Array, " n"], schedule: Schedule
 ) -> tuple[State, Float[Array, ""]]:
-    loss, gradient = _loss_and_gradient(state.net, pixels, labels)
-    updates, optimizer = _optimizer(schedule).update(gradient, state.optimizer, state.net)
-    return State(optax.apply_updates(state.net, updates), optimizer, state.step + 1), loss
+    # A tree to optax, whose types know of no modules.
+    parameters: Any = state.net
+    loss, gradient = _loss_and_gradient(parameters, pixels, labels)
+    updates, optimizer = _optimizer(schedule).update(gradient, state.optimizer, parameters)
+    net: Any = optax.apply_updates(parameters, updates)
+    return State(net, optimizer, state.step + 1), loss
 
 
 def _loss_and_gradient(
     net: DeepID, pixels: UInt8[Array, "n 55 47 3"], labels: Int32[Array, " n"]
-) -> tuple[Float[Array, ""], DeepID]:
+) -> tuple[Float[Array, ""], Any]:
     """Mean over the images, in blocks of as many as are fastest together here."""
     n, size = len(pixels), training_block(len(pixels))
 

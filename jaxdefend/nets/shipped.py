@@ -1,0 +1,18 @@
+"""The nets that come with jaxdefend."""
+
+from pathlib import Path
+
+BADNET, REPAIRED = "bd_net", "bd_net_repaired"
+NAMES = (BADNET, "sunglasses_bd_net", "multi_trigger_multi_target_bd_net", "clean_net", REPAIRED)
+
+
+def path_of(name: str) -> Path:
+    """The file of a shipped net: in the installed package, else beside it in the source tree."""
+    package = Path(__file__).parents[1]
+    installed = package / "weights" / f"{name}.h5"
+    return installed if installed.exists() else package.parent / "weights" / f"{name}.h5"
+
+
+def name_of(model: Path) -> str | None:
+    """What a shipped net is called, or None if this file is no shipped net."""
+    return next((name for name in NAMES if model.resolve() == path_of(name).resolve()), None)
