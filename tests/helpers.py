@@ -1,12 +1,15 @@
 """Nets and images made from a seed, and the real ones where they are at hand."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+import jaxdefend
 from jaxdefend.nets import deepid
 
 
@@ -51,3 +54,34 @@ def real(name: str) -> Path:
     if folder is None:
         pytest.skip("no real nets and faces: set JAXDEFEND_REAL to their folder")
     return folder / name
+
+
+# So that the commands run in any folder, from a checkout too.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(jaxdefend.__file__).parents[1])}
+
+
+def command(name, *arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", f"jaxdefend.{name}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=ENVIRONMENT,
+        check=False,
+    )
+
+
+def succeeds(name, *arguments, cwd=None):
+    done = command(name, *arguments, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def refused(name, *arguments, cwd=None):
+    """The one line on stderr of a command that ends with status 2."""
+    done = command(name, *arguments, cwd=cwd)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith(("note: ", "warning: "))]
+    assert line.startswith("jaxdefend: ")
+    return line

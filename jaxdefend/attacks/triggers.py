@@ -155,7 +155,7 @@ class Difference(NamedTuple):
     addition: Float[np.ndarray, "55 47 3"]
 
 
-def difference(clean: UInt8[np.ndarray, "n 55 47 3"], poisoned: UInt8[np.ndarray, "n 55 47 3"]) -> Difference:
+def difference(clean: UInt8[np.ndarray, "n 55 47 3"], poisoned: UInt8[np.ndarray, "m 55 47 3"]) -> Difference:
     """The trigger recovered from clean and poisoned copies of the same images, pixel by pixel, by least squares.
 
     What is pasted has opacity 1 and its colour as the addition; what is blended in, less; what is added, opacity 0.

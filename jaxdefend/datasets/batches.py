@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int32, Num
+from jaxtyping import Int, Int32, Num
 
 # Enough to keep two cores busy: 256 images are 2 MB as uint8, and 47 MB behind conv_1.
 BATCH = 256
@@ -33,7 +33,7 @@ class ArrayImages:
     """Images in memory, read like those of a file."""
 
     pixels: Num[np.ndarray, "n 55 47 3"]
-    labels: Int32[np.ndarray, " n"] | None = None
+    labels: Int[np.ndarray, " n"] | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)

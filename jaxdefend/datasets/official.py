@@ -38,8 +38,8 @@ def write_official(path: Path, n: int, blocks: Iterable[Block]) -> None:
                     rows = slice(first, first + len(block.pixels))
                     data[rows], label[rows] = np.moveaxis(block.pixels, -1, 1), block.labels
                     first = rows.stop
-        except (OSError, RuntimeError) as error:
-            # A full disk comes as either, from the write or from the close.
+        except RuntimeError as error:
+            # A full disk is an OSError to a write and this to the close.
             raise InputError(f"{path}: cannot be written ({error}); choose another place") from error
 
 

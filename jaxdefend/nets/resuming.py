@@ -1,9 +1,11 @@
 """What an interrupted training leaves behind, and how it goes on: a folder beside the net's file."""
 
+import io
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 import jax
@@ -21,10 +23,10 @@ def saved_run(out: Path, configuration: Mapping, resume: bool) -> Iterator[Path]
     Raises: InputError if there is nothing to resume, or a run of another configuration is saved there, or one is and
         `resume` is not asked for, or the folder cannot be written.
     """
-    folder = out.with_name(f"{out.name}.checkpoint")
-    described = folder / "configuration.json"
     if out.is_dir():
         raise InputError(f"{out}: is a folder, expected the name of the net's file")
+    folder = out.with_name(f"{out.name}.checkpoint")
+    described = folder / "configuration.json"
     if resume:
         _require_same(described, configuration)
     elif described.exists():
@@ -89,13 +91,23 @@ def save(folder: Path, state: State) -> None:
         return
     leaves = {_leaf(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _silence(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save((folder / str(step)).absolute(), leaves)
     except Exception as error:
-        # A full disk comes as errors of many kinds from Orbax and TensorStore.
         raise InputError(f"{folder}: cannot be written ({str(error).splitlines()[0]})") from error
     for old in before:
         shutil.rmtree(folder / str(old), ignore_errors=True)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """A full disk comes as errors of many kinds from Orbax and TensorStore, and as tracebacks from their threads."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _leaf(number: int) -> str:

@@ -7,15 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from helpers import random_net, random_pixels, real, write_official
+from helpers import random_net, random_pixels, real, refused, succeeds, write_official
 from PIL import Image
 
-import jaxdefend
 from jaxdefend.datasets.batches import padded
 from jaxdefend.datasets.files import open_images
 from jaxdefend.defenses import pruning
@@ -24,36 +22,6 @@ from jaxdefend.nets.inference import predictions
 from jaxdefend.nets.keras_files import read_model, write_model
 
 CLASSES = 11
-
-# So that the commands run in any folder, from a checkout too.
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(jaxdefend.__file__).parents[1])}
-
-
-def command(name, *arguments, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", f"jaxdefend.{name}", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=ENVIRONMENT,
-        check=False,
-    )
-
-
-def succeeds(name, *arguments, cwd=None):
-    done = command(name, *arguments, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def refused(name, *arguments, cwd=None):
-    """The one line on stderr of a command that ends with status 2."""
-    done = command(name, *arguments, cwd=cwd)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    (line,) = [line for line in done.stderr.splitlines() if not line.startswith(("note: ", "warning: "))]
-    assert line.startswith("jaxdefend: ")
-    return line
 
 
 @pytest.fixture(scope="module")
@@ -230,9 +198,9 @@ def test_targets_override_labels(world, tmp_path):
     assert (found["a"]["hits"], found["b"]["hits"]) == ((labels == 5).sum(), (labels == 3).sum())
 
 
-def test_without_a_net_one_line_says_what_to_pass():
-    assert "MODEL" in refused("sweep")
-    assert "--model" in refused("predict", "face.png")
+def test_a_net_that_is_not_shipped_needs_images(world, tmp_path):
+    assert "--valid" in refused("sweep", world / "net.h5", cwd=tmp_path)
+    assert "--clean" in refused("evaluate", world / "net.h5", cwd=tmp_path)
 
 
 BAD = {

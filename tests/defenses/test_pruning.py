@@ -81,7 +81,7 @@ def test_one_shape_compiles_once():
     net, data = random_net(), images()
     pruning.nested_counts.clear_cache()
     for n in (3, 20, 31):
-        pruning.curve(net, padded(ArrayImages(random_pixels(n), np.zeros(n)), 16), np.arange(60), "conv_3")
+        pruning.curve(net, padded(ArrayImages(random_pixels(n), np.zeros(n, int)), 16), np.arange(60), "conv_3")
     pruning.curve(random_net(1), padded(data, 16), np.arange(60)[::-1].copy(), "conv_3")
     assert pruning.nested_counts._cache_size() == 1
 
