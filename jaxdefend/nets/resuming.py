@@ -1,11 +1,10 @@
 """What an interrupted training leaves behind, and how it goes on: a folder beside the net's file."""
 
-import io
 import json
-import logging
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -91,7 +90,9 @@ def save(folder: Path, state: State) -> None:
         return
     leaves = {_leaf(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
     try:
-        with _silence(), ocp.StandardCheckpointer() as checkpointer:
+        # Twice the arrays: Orbax keeps its own records beside them.
+        _require_room(folder, 2 * sum(leaf.nbytes for leaf in leaves.values()))
+        with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save((folder / str(step)).absolute(), leaves)
     except Exception as error:
         raise InputError(f"{folder}: cannot be written ({str(error).splitlines()[0]})") from error
@@ -99,15 +100,11 @@ def save(folder: Path, state: State) -> None:
         shutil.rmtree(folder / str(old), ignore_errors=True)
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """A full disk comes as errors of many kinds from Orbax and TensorStore, and as tracebacks from their threads."""
-    logging.disable(logging.CRITICAL)
-    try:
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
+def _require_room(folder: Path, size: int) -> None:
+    """A full disk makes Orbax and TensorStore print tracebacks from their threads; it is found before they begin."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(size))
 
 
 def _leaf(number: int) -> str:
