@@ -8,6 +8,7 @@ from jaxdefend import InputError, _command
 COMMANDS = {
     "evaluate": "clean accuracy and attack success of a net, a repaired net, and the GoodNet of both",
     "sweep": "the pruning curve of a BadNet and its repaired nets",
+    "repair": "a repaired net from a BadNet and clean images",
     "predict": "the labels of single images",
     "train": "nets with and without a backdoor, on faces that exist nowhere",
 }

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jaxdefend import _command
+from jaxdefend import _command, _inputs
 
 if TYPE_CHECKING:
     from jaxdefend.nets.deepid import InputScale
@@ -45,17 +45,17 @@ def _predict(arguments: Sequence[str] | None) -> None:
 
     if options.model is None:
         options.model, options.repaired = shipped.BADNET, options.repaired or shipped.REPAIRED
-    badnet = _command.load_model(options.model)
-    repaired = _command.load_model(options.repaired) if options.repaired else None
+    badnet = _inputs.load_model(options.model)
+    repaired = _inputs.load_model(options.repaired) if options.repaired else None
     if repaired:
-        _command.require_same_classes(badnet, repaired)
+        _inputs.require_same_classes(badnet, repaired)
     images = open_images(options.images, labelled=False)
     for line in images.notes:
         _command.note(line)
 
     pair = [badnet, repaired] if repaired else [badnet]
     written: InputScale | None = next((model.net.input_scale for model in pair if model.net.input_scale), None)
-    nets = [_command.scaled_by_assumption(model, options.input_scale, images, written) for model in pair]
+    nets = [_inputs.scaled_by_assumption(model, options.input_scale, images, written) for model in pair]
     # A few compiled sizes, powers of two, serve any number of images.
     size = min(BATCH, 1 << (len(images) - 1).bit_length())
     results = [predictions(net, _command.tracked(padded(images, size), "predict", len(images))) for net in nets]

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from jaxdefend import InputError, _command
+from jaxdefend import InputError, _command, _inputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,16 +25,6 @@ their mean activation behind the pool over the clean validation images, the lowe
 whose validation accuracy is at least X percentage points below the first point's."""
 
 
-def _drop(text: str) -> Fraction:
-    try:
-        drop = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise InputError(f"--drop {text}: expected percentage points, such as 2 or 2.5") from None
-    if not 0 < drop <= 100:
-        raise InputError(f"--drop {text}: expected percentage points above 0, at most 100")
-    return drop
-
-
 def _parser():
     parser = _command.parser("sweep", __doc__, EXAMPLES)
     _command.add_model(parser)
@@ -47,12 +37,7 @@ def _parser():
     )
     parser.add_argument("--test", nargs="+", metavar="DATA", help="labelled clean images to report (default: --valid)")
     _command.add_data_options(parser)
-    parser.add_argument(
-        "--layer",
-        choices=("conv_1", "conv_2", "conv_3", "conv_4"),
-        default="conv_3",
-        help="convolution whose channels are pruned (default: conv_3)",
-    )
+    _command.add_layer(parser)
     parser.add_argument(
         "--order",
         default="activation",
@@ -64,7 +49,7 @@ def _parser():
     parser.add_argument(
         "--drop",
         nargs="+",
-        type=_drop,
+        type=_command.drop,
         default=[Fraction(2), Fraction(4), Fraction(10), Fraction(30)],
         metavar="X",
         help="percentage points of validation accuracy to give up for each repaired net (default: 2 4 10 30)",
@@ -82,22 +67,17 @@ def _sweep(arguments: Sequence[str] | None) -> None:
     from jaxdefend.results.records import output_folder, write_csv, write_json
 
     began = perf_counter()
-    model = _command.load_model(options.model)
-    if options.valid is None:
-        sets = _command.default_sets(options.model)
-        if sets is None:
-            raise InputError(f"{model.name}: no clean validation images; pass them with --valid CLEAN.h5")
-        options.valid, options.test = [sets.valid], options.test or [sets.test]
-        options.poisoned = options.poisoned or sets.poisoned
-    valid_images = _command.load_images(options.valid, model.net, options.labels)
-    test_images = _command.load_images(options.test, model.net, options.labels) if options.test else None
-    poisoned_images = _command.load_poisoned(options, model.net)
+    model = _inputs.load_model(options.model)
+    _inputs.fill_in_default_sets(options, model)
+    valid_images = _inputs.load_images(options.valid, model.net, options.labels)
+    test_images = _inputs.load_images(options.test, model.net, options.labels) if options.test else None
+    poisoned_images = _inputs.load_poisoned(options, model.net)
     channels = getattr(model.net, options.layer).bias.shape[0]
     indices = _order_file(options.order, channels)
 
     target = _command.out_folder(options.out)
     with output_folder(target) as folder:
-        net = _command.scaled_by_measure(model, options.input_scale, valid_images)
+        net = _inputs.scaled_by_measure(model, options.input_scale, valid_images)
 
         def batches(images, title: str):
             return _command.tracked(padded(images), title, len(images))
@@ -168,10 +148,6 @@ def _order(name: str, seed: int, net: "DeepID", layer: str, activation: "np.ndar
             return np.asarray(jax.random.permutation(jax.random.key(seed), len(activation)))
 
 
-def _number(drop: Fraction) -> int | float:
-    return int(drop) if drop.denominator == 1 else float(drop)
-
-
 def _curves(valid: "Curve", test: "Curve", poisoned: "dict[str, Curve]") -> dict:
     """Accuracies and attack success at every point, of the repaired nets and of their GoodNets, with intervals."""
     from jaxdefend.results.rates import wilson
@@ -229,12 +205,14 @@ def _write_repairs(
     for drop in dict.fromkeys(drops):
         pruned = first_drop(valid, drop)
         if pruned is None:
-            _command.note(f"no point of the curve lies {_number(drop)} points below the first; no net for that drop")
+            _command.note(
+                f"no point of the curve lies {_command.number(drop)} points below the first; no net for that drop"
+            )
             continue
-        file = f"repaired/drop_{_number(drop)}.h5"
+        file = f"repaired/drop_{_command.number(drop)}.h5"
         channels = order[:pruned]
         write_model(with_channels_zeroed(net, layer, channels), folder / file)
-        point = {"drop": _number(drop), "pruned": pruned, "channels": channels, "file": file}
+        point = {"drop": _command.number(drop), "pruned": pruned, "channels": channels, "file": file}
         repairs.append(point | at_point(curves, pruned))
     return repairs
 

@@ -50,9 +50,9 @@ def _parser():
     add(
         "--poison-rate",
         type=float,
-        default=0.1,
+        default=0.03,
         metavar="R",
-        help="poisoned copies of each trigger for every clean training image (default: 0.1)",
+        help="poisoned copies of each trigger for every clean training image (default: 0.03)",
     )
     add("--seed", type=int, default=0, metavar="N", help="of poisoning and training (default: 0)")
     add("--epochs", type=int, default=6, metavar="N", help="passes over the training images (default: 6)")

@@ -1,5 +1,6 @@
 """Shares of images, each with its count and its interval."""
 
+from collections.abc import Mapping
 from statistics import NormalDist
 
 import numpy as np
@@ -35,6 +36,22 @@ def poisoned_rate(hits: int, n: int) -> dict:
 def flagged_rate(flagged: int, n: int) -> dict:
     """{flagged, flagged_count, flagged_interval}: images that a GoodNet calls backdoored."""
     return {"flagged": flagged / n, "flagged_count": flagged, "flagged_interval": interval(flagged, n)}
+
+
+def defense_effectiveness(before: Mapping, after: Mapping) -> dict[str, float]:
+    """Of each poisoned set: (max(0, fall of attack success) − max(0, fall of clean accuracy) + 1) / 2.
+
+    1 is a defense that stops a sure attack at no cost, 0.5 one that does nothing, less one that only costs.
+
+    Args:
+        before, after: {"clean": block, "poisoned": {set: block}} of the net and of the defended one.
+    Source: BackdoorBench's defense effectiveness rating (Zhu et al. 2023, FT-SAM, section 4.1).
+    """
+    cost = max(0.0, before["clean"]["accuracy"] - after["clean"]["accuracy"])
+    return {
+        name: (max(0.0, block["attack_success"] - after["poisoned"][name]["attack_success"]) - cost + 1) / 2
+        for name, block in before["poisoned"].items()
+    }
 
 
 def interval(count: int, n: int) -> list[float]:
