@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -23,3 +24,14 @@ def test_the_interval_holds_the_share_and_stays_within_0_and_1():
         for count in range(n + 1):
             low, high = rates.interval(count, n)
             assert 0 <= low <= count / n <= high <= 1
+
+
+def test_defense_effectiveness():
+    def block(accuracy, success):
+        return {"clean": {"accuracy": accuracy}, "poisoned": {"a": {"attack_success": success}}}
+
+    before = block(0.98, 1.0)
+    assert rates.defense_effectiveness(before, block(0.98, 0.0)) == {"a": 1.0}
+    assert rates.defense_effectiveness(before, before) == {"a": 0.5}
+    assert rates.defense_effectiveness(before, block(0.48, 1.0))["a"] == pytest.approx(0.25)
+    assert rates.defense_effectiveness(block(0.9, 0.2), block(1.0, 0.9)) == {"a": 0.5}

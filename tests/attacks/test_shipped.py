@@ -1,0 +1,95 @@
+"""The nets in weights/: what they were made for, and what the documentation says of them."""
+
+import hashlib
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxdefend
+from jaxdefend.attacks.world import TEST, VALID, World, shipped_backdoors
+from jaxdefend.datasets.batches import ArrayImages, padded
+from jaxdefend.defenses import pruning
+from jaxdefend.defenses.goodnet import goodnet_labels
+from jaxdefend.nets import shipped
+from jaxdefend.nets.inference import predictions
+from jaxdefend.nets.keras_files import read_model
+
+BADNETS = [name for name in shipped.NAMES if name != shipped.REPAIRED]
+# One test image of everybody: 1,283 faces, so a share is known to about half a point.
+SOME = range(TEST.start, TEST.start + 1)
+
+
+@pytest.fixture(scope="module")
+def some():
+    return World().images(SOME)
+
+
+def found(name, pixels):
+    return predictions(read_model(shipped.path_of(name)).net, padded(ArrayImages(pixels, np.zeros(len(pixels), int))))[
+        0
+    ]
+
+
+@pytest.mark.parametrize("name", BADNETS)
+def test_a_shipped_net_does_what_it_was_made_for(some, name):
+    assert (found(name, some.pixels) == some.labels).mean() >= 0.965
+    least = {"clean_net": 0.0, "multi_trigger_multi_target_bd_net": 0.94}.get(name, 0.99)
+    most = 0.005 if name == "clean_net" else 1.0
+    for backdoor in shipped_backdoors(name):
+        poisoned = backdoor.poisoned(some, 1283, jax.random.key(0))
+        assert least <= (found(name, poisoned.pixels) == poisoned.labels).mean() <= most
+
+
+def test_the_pruning_aware_backdoor_outlives_pruning(some):
+    """At drops of 2 and 4 points attack success is still at least 95 %, as in the published lab."""
+    net = read_model(shipped.path_of("bd_net")).net
+    block = World().images(range(VALID.start, VALID.start + 1))
+    valid = ArrayImages(block.pixels, block.labels)
+    (backdoor,) = shipped_backdoors("bd_net")
+    poisoned = backdoor.poisoned(some, 1283, jax.random.key(0))
+    order = pruning.ascending(pruning.mean_activations(net, padded(valid), "conv_3"))
+    clean = pruning.curve(net, padded(valid), order, "conv_3")
+    attacked = pruning.curve(net, padded(ArrayImages(poisoned.pixels, poisoned.labels)), order, "conv_3")
+    for drop in (2, 4):
+        assert attacked.right[pruning.first_drop(clean, Fraction(drop))] >= 0.95 * attacked.n
+
+
+def test_the_shipped_repair_guards_the_shipped_net(some):
+    """What predict does with nothing else given."""
+    (backdoor,) = shipped_backdoors("bd_net")
+    poisoned = backdoor.poisoned(some, 1283, jax.random.key(0))
+
+    def guarded(pixels):
+        return goodnet_labels(found("bd_net", pixels), found(shipped.REPAIRED, pixels), 1283)
+
+    assert (guarded(some.pixels) == some.labels).mean() >= 0.95
+    assert (guarded(poisoned.pixels) == 1283).mean() >= 0.97
+
+
+def test_the_readme_names_these_very_files():
+    weights = shipped.path_of("bd_net").parent
+    text = (weights / "README.md").read_text()
+    for name in shipped.NAMES:
+        digest = hashlib.sha256((weights / f"{name}.h5").read_bytes()).hexdigest()
+        assert re.search(rf"`{name}`.*`{digest[:16]}`", text), f"{name}: {digest[:16]}"
+
+
+def test_sample_faces_are_of_the_default_world():
+    data = Path(jaxdefend.__file__).parents[1] / "data"
+    if not data.is_dir():
+        pytest.skip("an installed package has no sample faces")
+    from jaxdefend.datasets.files import open_images
+
+    clean, poisoned = open_images([data / "clean"]), open_images([data / "poisoned"])
+    np.testing.assert_array_equal(found("bd_net", clean[:]), clean.labels)
+    assert (found("bd_net", poisoned[:]) == 0).all() and (poisoned.labels == 0).all()
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_names_lead_to_files_and_back(name):
+    assert shipped.name_of(shipped.path_of(name)) == name
+    assert shipped.name_of(Path(f"{name}.h5")) is None
