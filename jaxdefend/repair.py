@@ -52,7 +52,7 @@ def _parser():
         metavar="X",
         help="percentage points of validation accuracy that pruning gives up (default: 4)",
     )
-    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="of training (default: 10)")
+    parser.add_argument("--epochs", type=int, default=25, metavar="N", help="of training (default: 25)")
     parser.add_argument(
         "--learning-rate", type=float, default=5e-3, metavar="R", help="the highest one; it falls to 0 (default: 0.005)"
     )

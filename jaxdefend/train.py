@@ -113,9 +113,9 @@ def _train(arguments: Sequence[str] | None) -> None:
 
 
 def _checked(options: argparse.Namespace) -> argparse.Namespace:
-    for name in ("epochs", "people", "images"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name} {getattr(options, name)}: expected at least 1")
+    for name, least in (("epochs", 1), ("people", 2), ("images", 1)):
+        if getattr(options, name) < least:
+            raise InputError(f"--{name} {getattr(options, name)}: expected at least {least}")
     if options.seed < 0:
         raise InputError(f"--seed {options.seed}: expected 0 or more")
     if not 0 < options.poison_rate < 1:

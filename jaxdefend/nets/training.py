@@ -109,5 +109,5 @@ def _loss_and_gradient(
 
 def _optimizer(schedule: Schedule) -> optax.GradientTransformation:
     # Without the slow start a hidden layer can die in the first steps, all its ReLUs at zero for good.
-    rate = optax.warmup_cosine_decay_schedule(0.0, schedule.peak, max(1, schedule.steps // 20), schedule.steps)
-    return optax.adam(rate)
+    rising = max(1, schedule.steps // 20)
+    return optax.adam(optax.warmup_cosine_decay_schedule(0.0, schedule.peak, rising, max(schedule.steps, rising + 1)))

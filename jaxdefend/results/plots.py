@@ -69,11 +69,11 @@ def _mark_drops(axes: Axes, repairs: list[Mapping], channels: int) -> None:
     drops: dict[int, list[str]] = {}
     for repair in repairs:
         drops.setdefault(repair["pruned"], []).append(str(repair["drop"]))
-    for pruned, names in drops.items():
+    for number, (pruned, names) in enumerate(drops.items()):
         axes.axvline(pruned / channels, color="0.45", linewidth=0.8, linestyle=":")
         axes.annotate(
             f"drop {', '.join(names)}",
-            (pruned / channels, 0.45),
+            (pruned / channels, 0.45 - 0.12 * (number % 2)),
             xycoords=("data", "axes fraction"),
             xytext=(-2, 0),
             textcoords="offset points",
@@ -82,4 +82,5 @@ def _mark_drops(axes: Axes, repairs: list[Mapping], channels: int) -> None:
             va="center",
             fontsize="x-small",
             color="0.3",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )

@@ -10,14 +10,14 @@ from jaxdefend.nets.checkpoints import read_checkpoint
 from jaxdefend.nets.deepid import to_weights
 from jaxdefend.nets.keras_files import read_model
 
-WORLD = ("--people", "9", "--images", "60", "--target", "3", "--trigger", "patch")
-SETS = ("--valid", "faces/valid.h5", "--test", "faces/test.h5", "--poisoned", "patch=faces/test_patch.h5")
+WORLD = ("--people", "9", "--images", "60", "--target", "3", "--poison-rate", "0.2")
+SETS = ("--valid", "faces/valid.h5", "--test", "faces/test.h5", "--poisoned", "glasses=faces/test_sunglasses.h5")
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
-    succeeds("train", *WORLD, "--epochs", "15", "--out", "net.h5", cwd=folder)
+    succeeds("train", *WORLD, "--epochs", "30", "--out", "net.h5", cwd=folder)
     succeeds("train", *WORLD, "--faces-only", cwd=folder)
     return folder
 
@@ -49,10 +49,10 @@ def test_fine_pruning(lab):
             np.testing.assert_array_equal(array, again[layer][name])
     assert record["settings"]["epoch"] in range(1, 5)
     for net in ("badnet", "repaired", "goodnet"):
-        assert record[net]["clean"]["n"] == 90 and record[net]["poisoned"]["patch"]["n"] == 80
+        assert record[net]["clean"]["n"] == 90 and record[net]["poisoned"]["glasses"]["n"] == 80
     cost = max(0, record["badnet"]["clean"]["accuracy"] - record["goodnet"]["clean"]["accuracy"])
-    fall = [record[net]["poisoned"]["patch"]["attack_success"] for net in ("badnet", "goodnet")]
-    np.testing.assert_allclose(record["goodnet"]["der"]["patch"], (max(0, fall[0] - fall[1]) - cost + 1) / 2)
+    fall = [record[net]["poisoned"]["glasses"]["attack_success"] for net in ("badnet", "goodnet")]
+    np.testing.assert_allclose(record["goodnet"]["der"]["glasses"], (max(0, fall[0] - fall[1]) - cost + 1) / 2)
 
 
 def test_equal_seeds_give_equal_bytes(lab):
