@@ -10,6 +10,8 @@ from jaxdefend.nets.checkpoints import read_checkpoint
 from jaxdefend.nets.deepid import to_weights
 from jaxdefend.nets.keras_files import read_model
 
+pytestmark = pytest.mark.slow
+
 WORLD = ("--people", "9", "--images", "60", "--target", "3", "--poison-rate", "0.2")
 SETS = ("--valid", "faces/valid.h5", "--test", "faces/test.h5", "--poisoned", "glasses=faces/test_sunglasses.h5")
 
