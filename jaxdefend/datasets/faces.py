@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float32, Int, PRNGKeyArray, UInt8, UInt32
 
+from jaxdefend.datasets.face_traits import PERSON, VIEW
+
 # Points of a face, (x, y) = (column, row) in pixels; left and right as one sees them in the image.
 LANDMARKS = (
     "left_eye",
@@ -34,96 +36,8 @@ HEIGHT, WIDTH = 55, 47
 # Faces drawn together by one thread: their arrays stay in its cache.
 _BLOCK = 64
 
-# Lengths in pixels of the upright face, whose centre is (0, 0): eyes near y = −7, mouth near y = 9.
+# Where the centre of the upright face lies in the image, unless the view moves it: (x, y) in pixels.
 _CENTRE = (23.0, 29.0)
-
-# Lowest and highest value of every trait of a person.
-PERSON = {
-    "skin": (0.0, 1.0),
-    "skin_red": (-14, 14),
-    "skin_blue": (-14, 14),
-    "face_width": (11.5, 16.0),
-    "face_top": (17.0, 22.0),
-    "chin": (15.0, 21.0),
-    "jaw": (-0.1, 0.75),
-    "hair_light": (0.0, 1.0),
-    "hair_red": (0.0, 1.0),
-    "grey": (-1.5, 1.0),
-    "hair_volume": (0.3, 4.5),
-    "hair_length": (-6.0, 30.0),
-    "hairline": (-17.5, -10.5),
-    "hairline_tilt": (-0.35, 0.35),
-    "hairline_arch": (-0.03, 0.05),
-    "ears": (-1.0, 2.6),
-    "brow_height": (3.4, 6.2),
-    "brow_length": (3.2, 5.4),
-    "brow_thickness": (0.6, 1.9),
-    "brow_tilt": (-0.22, 0.22),
-    "brow_arch": (0.0, 0.09),
-    "brow_dark": (0.0, 0.9),
-    "eye_height": (-8.2, -5.8),
-    "eye_distance": (5.6, 8.4),
-    "eye_length": (2.3, 3.6),
-    "eye_opening": (1.0, 2.0),
-    "eye_tilt": (-0.2, 0.2),
-    "iris_blue": (0.0, 1.0),
-    "iris_dark": (0.0, 1.0),
-    "lids": (0.1, 0.6),
-    "nose_length": (0.5, 4.2),
-    "nose_width": (1.4, 3.4),
-    "nose_shadow": (0.1, 0.5),
-    "mouth_height": (7.6, 11.2),
-    "mouth_width": (3.6, 6.6),
-    "upper_lip": (0.5, 1.7),
-    "lower_lip": (0.7, 2.2),
-    "lip_red": (0.0, 1.0),
-    "beard": (-1.6, 1.0),
-    "beard_line": (2.0, 9.0),
-    "moustache": (-1.6, 1.0),
-    "cheeks": (0.0, 0.35),
-    "lines": (-0.2, 0.5),
-    "mole": (-1.0, 0.9),
-    "mole_x": (-9.0, 9.0),
-    "mole_y": (-1.0, 13.0),
-}
-
-# The same of an image: pose, expression, light, background, camera.
-VIEW = {
-    "right": (-1.0, 1.0),
-    "down": (-1.0, 1.0),
-    "turn": (-0.035, 0.035),
-    "size": (0.95, 1.05),
-    "yaw": (-0.8, 0.8),
-    "pitch": (-1.0, 1.0),
-    "smile": (-0.02, 0.06),
-    "open": (-1.2, 2.2),
-    "blink": (0.55, 1.1),
-    "frown": (-0.7, 0.7),
-    "gaze": (-0.8, 0.8),
-    "light_x": (-0.018, 0.018),
-    "light_y": (-0.012, 0.006),
-    "brightness": (0.8, 1.15),
-    "contrast": (0.85, 1.1),
-    "warmth": (-0.05, 0.05),
-    "tint": (-0.025, 0.025),
-    "wall_red": (20, 225),
-    "wall_green": (20, 225),
-    "wall_blue": (20, 225),
-    "floor_red": (20, 225),
-    "floor_green": (20, 225),
-    "floor_blue": (20, 225),
-    "thing_red": (10, 240),
-    "thing_green": (10, 240),
-    "thing_blue": (10, 240),
-    "thing_x": (-26, 26),
-    "thing_y": (-30, 20),
-    "thing_size": (4, 16),
-    "shirt_red": (10, 235),
-    "shirt_green": (10, 235),
-    "shirt_blue": (10, 235),
-    "blur": (0.0, 0.9),
-    "noise": (1.0, 8.0),
-}
 
 
 def faces(
