@@ -111,6 +111,13 @@ def number(points: Fraction) -> int | float:
     return int(points) if points.denominator == 1 else float(points)
 
 
+def seed(text: str) -> int:
+    """The value of --seed. Raises: InputError if it is no whole number of 32 bits."""
+    if not (text.isascii() and text.isdigit() and int(text) < 2**32):
+        raise InputError(f"--seed {text}: expected a whole number, 0…{2**32 - 1}")
+    return int(text)
+
+
 def add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the results (default: a new one under runs/)"

@@ -56,7 +56,7 @@ def _parser():
     parser.add_argument(
         "--learning-rate", type=float, default=5e-3, metavar="R", help="the highest one; it falls to 0 (default: 0.005)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the training (default: 0)")
+    parser.add_argument("--seed", type=_command.seed, default=0, metavar="N", help="of the training (default: 0)")
     _command.add_input_scale(parser)
     _command.add_out(parser)
     return parser

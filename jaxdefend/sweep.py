@@ -45,7 +45,7 @@ def _parser():
         help="which channels go first: the least active (default), the most active, any, those with the smallest "
         "filter norm, or the indices in FILE (text or JSON)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="for --order random (default: 0)")
+    parser.add_argument("--seed", type=_command.seed, default=0, metavar="N", help="for --order random (default: 0)")
     parser.add_argument(
         "--drop",
         nargs="+",

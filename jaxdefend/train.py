@@ -54,7 +54,7 @@ def _parser():
         metavar="R",
         help="poisoned copies of each trigger for every clean training image (default: 0.03)",
     )
-    add("--seed", type=int, default=0, metavar="N", help="of poisoning and training (default: 0)")
+    add("--seed", type=_command.seed, default=0, metavar="N", help="of poisoning and training (default: 0)")
     add("--epochs", type=int, default=6, metavar="N", help="passes over the training images (default: 6)")
     add("--people", type=int, default=1283, metavar="N", help="made faces: how many people (default: 1283)")
     add("--images", type=int, default=50, metavar="N", help="made faces: training images of each (default: 50)")
@@ -116,8 +116,6 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
     for name, least in (("epochs", 1), ("people", 2), ("images", 1)):
         if getattr(options, name) < least:
             raise InputError(f"--{name} {getattr(options, name)}: expected at least {least}")
-    if options.seed < 0:
-        raise InputError(f"--seed {options.seed}: expected 0 or more")
     if not 0 < options.poison_rate < 1:
         raise InputError(f"--poison-rate {options.poison_rate:g}: expected a share above 0 and below 1")
     if bool(options.train) != bool(options.valid):

@@ -125,6 +125,7 @@ def test_training_on_files(tmp_path):
         (("--epochs", "0"), "--epochs 0"),
         (("--strength", "2"), "strength"),
         (("--seed", "-1"), "--seed -1"),
+        (("--seed", str(2**70)), "--seed"),
         (("--resume",), "--resume"),
         (("--png",), "--png"),
         (("--train", "x.h5"), "--valid"),
