@@ -127,6 +127,7 @@ def test_sweep_at_other_layers(world, tmp_path, layer):
     assert len(record["valid_accuracy"]) == channels + 1
 
 
+@pytest.mark.slow
 def test_orders(world, tmp_path):
     def order(name, *more):
         succeeds("sweep", world / "net.h5", "--valid", world / "test.h5", "--order", name, *more, "--out", tmp_path)

@@ -101,6 +101,7 @@ def test_going_on_after_ctrl_c_gives_the_same_net(tmp_path):
     assert not (tmp_path / "parts.h5.checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_training_on_files(tmp_path):
     write_official(tmp_path / "train.h5", random_pixels(40), np.arange(40) % 4)
     write_official(tmp_path / "valid.h5", random_pixels(8), np.arange(8) % 4)
@@ -138,6 +139,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, options, said):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_leaves_nothing(tmp_path):
     """Files may grow to 100 kB only: what comes then is what a full disk is."""
     code = (
