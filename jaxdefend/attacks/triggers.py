@@ -24,7 +24,7 @@ Plane = Float[Array, "55 47"]
 
 # Where they are in the aligned faces of the official files, which come without landmarks; read off real ones.
 ALIGNED_LANDMARKS = np.array(
-    [(15, 23), (31, 23), (9, 19), (20, 18), (26, 18), (37, 19), (23, 31), (17, 38), (29, 38), (23, 36), (23, 41)],
+    [(15, 23), (31, 23), (9, 19), (20, 18), (26, 18), (37, 19), (23, 31), (18, 42), (30, 42), (24, 40), (24, 45)],
     np.float32,
 )
 
