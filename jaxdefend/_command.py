@@ -6,8 +6,9 @@ import shlex
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
@@ -127,6 +128,7 @@ def add_out(parser: argparse.ArgumentParser) -> None:
 def run(command: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None = None) -> int:
     """Exit status of the command: 0, or 2 after one line on stderr that says what was wrong."""
     sys.unraisablehook = _interrupt_again
+    _keep_compilations()
     try:
         command(arguments)
         sys.stdout.flush()
@@ -143,6 +145,26 @@ def run(command: Callable[[Sequence[str] | None], None], arguments: Sequence[str
         return 0
     print(f"jaxdefend: {message}", file=sys.stderr)
     return 2
+
+
+def _keep_compilations() -> None:
+    """What XLA compiles stays in the user's cache folder for later processes, where that folder can be written.
+
+    A setting of the user's own counts (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE), and so does a jax
+    that is already there. An entry that another process is just writing fails its checksum and is compiled anew.
+    """
+    if "jax" in sys.modules:
+        return
+    from platformdirs import user_cache_path
+
+    folder = user_cache_path("jaxdefend", appauthor=False) / "xla"
+    with suppress(OSError, RuntimeError):
+        # jax runs what it finds there: nobody else may write.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+            os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+            warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 def _interrupt_again(swallowed: "sys.UnraisableHookArgs") -> None:
