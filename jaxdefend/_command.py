@@ -125,6 +125,62 @@ def add_out(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT|auto",
+        help="where process 0 of a run over several processes is reached, the same for all of them; auto: as the "
+        "cluster's environment says (Slurm, Open MPI, Kubernetes, TPU pods)",
+    )
+    parser.add_argument("--processes", type=int, metavar="N", help="how many processes the run has")
+    parser.add_argument("--process", type=int, metavar="I", help="which one this is, 0…N − 1; 0 writes and prints")
+
+
+def join_processes(options: argparse.Namespace) -> None:
+    """Begin a run over several processes if asked to; all but process 0 are silent from here on.
+
+    Raises: InputError if the options do not fit together, or the other processes cannot be reached.
+    """
+    numbers = (options.processes, options.process)
+    if options.coordinator is None or options.coordinator == "auto":
+        if numbers != (None, None):
+            raise InputError("--processes and --process go with --coordinator HOST:PORT")
+        if options.coordinator is None:
+            return
+    elif None in numbers or not 0 <= options.process < options.processes:
+        raise InputError(
+            f"--coordinator {options.coordinator}: expected --processes N and --process I with I in 0…N − 1, "
+            f"got {options.processes} and {options.process}"
+        )
+    elif not options.coordinator.rpartition(":")[2].isdigit():
+        raise InputError(f"--coordinator {options.coordinator}: expected HOST:PORT, or auto")
+    import jax
+
+    # Gloo, which joins CPUs, greets on standard output: that file is shut, and Python has the results' to itself.
+    sys.stdout, nowhere = open(os.dup(1), "w", encoding=sys.stdout.encoding), open(os.devnull, "w")  # noqa: SIM115
+    os.dup2(nowhere.fileno(), 1)
+    try:
+        jax.distributed.initialize(None if options.coordinator == "auto" else options.coordinator, *numbers)
+    except (RuntimeError, ValueError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(f"--coordinator {options.coordinator}: the processes did not meet ({why})") from error
+    if jax.process_index():
+        sys.stdout = sys.stderr = nowhere
+
+
+@contextmanager
+def results_folder(folder: Path) -> Iterator[Path]:
+    """`records.output_folder` for process 0; for the others a folder that goes."""
+    import tempfile
+
+    import jax
+
+    from jaxdefend.results.records import output_folder
+
+    with tempfile.TemporaryDirectory() if jax.process_index() else output_folder(folder) as written:
+        yield Path(written)
+
+
 def run(command: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None = None) -> int:
     """Exit status of the command: 0, or 2 after one line on stderr that says what was wrong."""
     sys.unraisablehook = _interrupt_again
@@ -143,7 +199,8 @@ def run(command: Callable[[Sequence[str] | None], None], arguments: Sequence[str
         # Whoever read our output has read enough. Python must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    print(f"jaxdefend: {message}", file=sys.stderr)
+    # sys.stderr may be shut: join_processes.
+    print(f"jaxdefend: {message}", file=sys.__stderr__)
     return 2
 
 

@@ -122,15 +122,16 @@ def scaled_by_measure(
     `fallback` decides where the measurement convinces nobody: a repaired net has the scale of its BadNet.
     """
     from jaxdefend.datasets.batches import sampled
+    from jaxdefend.nets.devices import own_rows
     from jaxdefend.nets.inference import measured_input_scale
 
     known = _known_scale(model, asked)
     if known is not None:
         return known
     # A thousand images, evenly spread, tell the scales apart as well as all of them.
-    measured = measured_input_scale(
-        model.net, _command.tracked(sampled(clean, 1024), "input scale", min(len(clean), 1024))
-    )
+    rows = own_rows(len(clean))
+    most = min(rows.stop - rows.start, 1024)
+    measured = measured_input_scale(model.net, _command.tracked(sampled(clean, most, rows=rows), "input scale", most))
     shares = {scale: f"{100 * count / measured.n:.1f} %" for scale, count in measured.correct.items()}
     found = (
         f"{model.name}: clean accuracy is {shares['raw']} on raw pixels (0–255), {shares['unit']} on unit ones (0–1)"

@@ -1,18 +1,27 @@
 """Clean accuracy and attack success of nets and their GoodNet: what evaluate and repair count and print."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from jaxdefend import _command
 
 if TYPE_CHECKING:
-    from jaxdefend.datasets.batches import ImageSet
+    from jaxdefend.datasets.batches import Batch, ImageSet
     from jaxdefend.nets.deepid import DeepID
 
 # By net ("badnet", "repaired", "goodnet"), or by the name of a poisoned set.
 Blocks = dict[str, dict]
 
 _TITLES = {"badnet": "BadNet", "repaired": "repaired net", "goodnet": "GoodNet"}
+
+
+def batches(images: "ImageSet", title: str) -> "Iterator[Batch]":
+    """This process's part of the images, in batches that suit its devices, with progress on stderr."""
+    from jaxdefend.datasets.batches import padded
+    from jaxdefend.nets.devices import batch_size, own_rows
+
+    rows = own_rows(len(images))
+    return _command.tracked(padded(images, batch_size(), rows), title, rows.stop - rows.start)
 
 
 def measured(
@@ -28,18 +37,24 @@ def measured(
 
 
 def _on_set(nets: "Mapping[str, DeepID]", images: "ImageSet", name: str, rate) -> Blocks:
-    from jaxdefend.datasets.batches import padded
+    import numpy as np
+
     from jaxdefend.defenses.goodnet import goodnet_labels
+    from jaxdefend.nets.devices import over_processes, own_rows
     from jaxdefend.nets.inference import predictions
     from jaxdefend.results.rates import flagged_rate
 
     n, classes = len(images), nets["badnet"].classes
-    labels = {key: predictions(net, _command.tracked(padded(images), name, n))[0] for key, net in nets.items()}
+    labels = {key: predictions(net, batches(images, name))[0] for key, net in nets.items()}
     if "repaired" in nets:
         labels["goodnet"] = goodnet_labels(labels["badnet"], labels["repaired"], classes)
-    blocks = {key: rate(int((found == images.labels).sum()), n) for key, found in labels.items()}
+    expected = np.asarray(images.labels)[own_rows(n)]
+    counts = [(found == expected).sum() for found in labels.values()]
+    flagged = (labels["goodnet"] == classes).sum() if "repaired" in nets else 0
+    *right, flagged = over_processes(np.array([*counts, flagged])).tolist()
+    blocks = {key: rate(count, n) for key, count in zip(labels, right, strict=True)}
     if "repaired" in nets:
-        blocks["goodnet"] |= flagged_rate(int((labels["goodnet"] == classes).sum()), n)
+        blocks["goodnet"] |= flagged_rate(flagged, n)
     return blocks
 
 

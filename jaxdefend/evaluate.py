@@ -25,13 +25,15 @@ def _parser():
     _command.add_data_options(parser)
     parser.add_argument("--repaired", metavar="MODEL", help="Keras file of a repaired net")
     _command.add_input_scale(parser)
+    _command.add_processes(parser)
     _command.add_out(parser)
     return parser
 
 
 def _evaluate(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
-    from jaxdefend.results.records import output_folder, write_json
+    _command.join_processes(options)
+    from jaxdefend.results.records import write_json
 
     badnet = _inputs.load_model(options.model)
     repaired = _inputs.load_model(options.repaired) if options.repaired else None
@@ -46,7 +48,7 @@ def _evaluate(arguments: Sequence[str] | None) -> None:
     poisoned = _inputs.load_poisoned(options, badnet.net)
 
     target = _command.out_folder(options.out)
-    with output_folder(target) as folder:
+    with _command.results_folder(target) as folder:
         nets = {"badnet": _inputs.scaled_by_measure(badnet, options.input_scale, clean)}
         if repaired:
             scale = nets["badnet"].input_scale

@@ -37,10 +37,11 @@ def _parser():
 
 def _predict(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
-    from jaxdefend.datasets.batches import BATCH, padded
+    from jaxdefend.datasets.batches import padded
     from jaxdefend.datasets.files import open_images
     from jaxdefend.defenses.goodnet import goodnet_labels
     from jaxdefend.nets import shipped
+    from jaxdefend.nets.devices import batch_size
     from jaxdefend.nets.inference import predictions
 
     if options.model is None:
@@ -57,7 +58,7 @@ def _predict(arguments: Sequence[str] | None) -> None:
     written: InputScale | None = next((model.net.input_scale for model in pair if model.net.input_scale), None)
     nets = [_inputs.scaled_by_assumption(model, options.input_scale, images, written) for model in pair]
     # A few compiled sizes, powers of two, serve any number of images.
-    size = min(BATCH, 1 << (len(images) - 1).bit_length())
+    size = min(batch_size(), 1 << (len(images) - 1).bit_length())
     results = [predictions(net, _command.tracked(padded(images, size), "predict", len(images))) for net in nets]
     labels, confidences = results[0]
     n = badnet.net.classes

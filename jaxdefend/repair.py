@@ -105,15 +105,12 @@ def _repair(arguments: Sequence[str] | None) -> None:
 
 def _repaired(options: argparse.Namespace, net: "DeepID", valid: "ImageSet") -> "tuple[DeepID, dict]":
     """The repaired net, and the settings that made it."""
-    from jaxdefend.datasets.batches import padded
     from jaxdefend.defenses import pruning
     from jaxdefend.nets.deepid import with_channels_zeroed
 
-    def batches(title: str):
-        return _command.tracked(padded(valid), title, len(valid))
-
-    order = pruning.ascending(pruning.mean_activations(net, batches("activations"), options.layer))
-    pruned = pruning.first_drop(pruning.curve(net, batches("curve"), order, options.layer), options.drop)
+    order = pruning.ascending(pruning.mean_activations(net, _measuring.batches(valid, "activations"), options.layer))
+    curve = pruning.curve(net, _measuring.batches(valid, "curve"), order, options.layer)
+    pruned = pruning.first_drop(curve, options.drop)
     if pruned is None:
         raise InputError(
             f"--drop {_command.number(options.drop)}: no point of the curve lies that far below the first; give up less"

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from jaxdefend import InputError, _command, _inputs
+from jaxdefend import InputError, _command, _inputs, _measuring
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,16 +55,17 @@ def _parser():
         help="percentage points of validation accuracy to give up for each repaired net (default: 2 4 10 30)",
     )
     _command.add_input_scale(parser)
+    _command.add_processes(parser)
     _command.add_out(parser)
     return parser
 
 
 def _sweep(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
-    from jaxdefend.datasets.batches import padded
+    _command.join_processes(options)
     from jaxdefend.defenses import pruning
     from jaxdefend.results import plots
-    from jaxdefend.results.records import output_folder, write_csv, write_json
+    from jaxdefend.results.records import write_csv, write_json
 
     began = perf_counter()
     model = _inputs.load_model(options.model)
@@ -76,17 +77,14 @@ def _sweep(arguments: Sequence[str] | None) -> None:
     indices = _order_file(options.order, channels)
 
     target = _command.out_folder(options.out)
-    with output_folder(target) as folder:
+    with _command.results_folder(target) as folder:
         net = _inputs.scaled_by_measure(model, options.input_scale, valid_images)
 
-        def batches(images, title: str):
-            return _command.tracked(padded(images), title, len(images))
-
-        activation = pruning.mean_activations(net, batches(valid_images, "activations"), options.layer)
+        activation = pruning.mean_activations(net, _measuring.batches(valid_images, "activations"), options.layer)
         order = _order(options.order, options.seed, net, options.layer, activation) if indices is None else indices
 
         def curve(images, title: str) -> pruning.Curve:
-            return pruning.curve(net, batches(images, title), order, options.layer)
+            return pruning.curve(net, _measuring.batches(images, title), order, options.layer)
 
         valid = curve(valid_images, "validation")
         test = curve(test_images, "test") if test_images else valid

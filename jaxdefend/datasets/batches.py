@@ -25,7 +25,7 @@ class ImageSet(Protocol):
 
     def __getitem__(self, rows: slice) -> np.ndarray: ...
 
-    def chunks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]: ...
+    def chunks(self, size: int, rows: slice = slice(None)) -> Iterator[tuple[np.ndarray, np.ndarray | None]]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,27 +41,33 @@ class ArrayImages:
     def __getitem__(self, rows: slice) -> np.ndarray:
         return self.pixels[rows]
 
-    def chunks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        for start in range(0, len(self), size):
-            rows = slice(start, start + size)
-            yield self.pixels[rows], None if self.labels is None else self.labels[rows]
+    def chunks(self, size: int, rows: slice = slice(None)) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        for chunk in cut(len(self), size, rows):
+            yield self.pixels[chunk], None if self.labels is None else self.labels[chunk]
 
 
-def padded(images: ImageSet, size: int = BATCH) -> Iterator[Batch]:
-    """All images in batches of `size`, the last one filled up with black images of label `PADDING`.
+def cut(n: int, size: int, rows: slice) -> list[slice]:
+    """The consecutive `rows` of `n` in slices of `size`."""
+    first, last, _ = rows.indices(n)
+    return [slice(start, min(start + size, last)) for start in range(first, last, size)]
 
-    Images without labels get label 0.
+
+def padded(images: ImageSet, size: int = BATCH, rows: slice = slice(None)) -> Iterator[Batch]:
+    """The images, or the consecutive `rows` of them, in batches of `size`.
+
+    The last one is filled up with black images of label `PADDING`. Images without labels get label 0.
     """
-    for pixels, labels in images.chunks(size):
+    for pixels, labels in images.chunks(size, rows):
         yield _padded(pixels, labels, size)
 
 
-def sampled(images: ImageSet, most: int, size: int = BATCH) -> Iterator[Batch]:
-    """At most `most` images, evenly spread, in batches like those of `padded`."""
-    step = -(-len(images) // most)
-    for start in range(0, len(images), size * step):
-        rows = slice(start, min(start + size * step, len(images)), step)
-        yield _padded(images[rows], None if images.labels is None else images.labels[rows], size)
+def sampled(images: ImageSet, most: int, size: int = BATCH, rows: slice = slice(None)) -> Iterator[Batch]:
+    """At most `most` images, evenly spread over the `rows`, in batches like those of `padded`."""
+    first, last, _ = rows.indices(len(images))
+    step = -(-(last - first) // most)
+    for start in range(first, last, size * step):
+        chosen = slice(start, min(start + size * step, last), step)
+        yield _padded(images[chosen], None if images.labels is None else images.labels[chosen], size)
 
 
 def _padded(pixels: np.ndarray, labels: np.ndarray | None, size: int) -> Batch:

@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int32, Num, UInt8
 from PIL import Image
 
 from jaxdefend import InputError
+from jaxdefend.datasets.batches import cut
 from jaxdefend.datasets.folders import check_source, images_under, label_of, labelled_images
 from jaxdefend.datasets.image_files import IMAGE_SHAPE, MAX_PIXELS, decode, printable, reason, resized, size
 
@@ -70,11 +71,11 @@ class Images:
             return next(self._read([wanted[::-1]]))[::-1]
         return next(self._read([wanted]))
 
-    def chunks(self, size: int) -> Iterator[tuple[Pixels, Labels]]:
-        """Pixels and labels of `size` images at a time, in order, each file read once from front to end."""
-        slices = [slice(start, start + size) for start in range(0, len(self), size)]
-        for rows, pixels in zip(slices, self._read([range(len(self))[rows] for rows in slices]), strict=True):
-            yield pixels, None if self.labels is None else self.labels[rows]
+    def chunks(self, size: int, rows: slice = slice(None)) -> Iterator[tuple[Pixels, Labels]]:
+        """Pixels and labels of `size` of the consecutive `rows` at a time; each file is read once, front to end."""
+        slices = cut(len(self), size, rows)
+        for chunk, pixels in zip(slices, self._read([range(len(self))[chunk] for chunk in slices]), strict=True):
+            yield pixels, None if self.labels is None else self.labels[chunk]
 
     def _read(self, slices: Sequence[range]) -> Iterator[Pixels]:
         pieces = chain.from_iterable(map(self._pieces, slices))

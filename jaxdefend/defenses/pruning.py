@@ -15,28 +15,33 @@ from jaxtyping import Array, Float, Int, Int32, Num
 from jaxdefend import InputError
 from jaxdefend.nets.convolution import PRECISION
 from jaxdefend.nets.deepid import POOLED, DeepID, features, in_blocks, kernel_and_bias, logits
-from jaxdefend.nets.inference import Batches, largest, on_device
+from jaxdefend.nets.devices import each, on_devices, over_processes
+from jaxdefend.nets.inference import Batches, largest
 
 # Masks that go through the head together. Two CPU cores, 61 masks, 256 images: 4 at a time 0.35 s, all 0.92 s.
 _MASKS_AT_ONCE = 4
 
 
 def mean_activations(net: DeepID, batches: Batches, layer: str) -> Float[np.ndarray, " c"]:
-    """Mean of each channel of `layer` behind its pool, over images and positions."""
-    net = jax.device_put(net)
-    total, n = 0.0, 0
-    for sums, there in on_device(lambda *batch: _activation_sums(net, *batch, layer=layer), batches):
-        total, n = total + sums.astype(np.float64), n + int(there)
+    """Mean of each channel of `layer` behind its pool, over positions and images, of all processes.
+
+    Summed on the host in float64, so that devices and batches of any number give the same order.
+    """
+    channels = getattr(net, layer).bias.shape[0]
+    sums = np.zeros(channels + 1)
+    for means, labels in on_devices(partial(_means, layer=layer), net, batches):
+        there = labels >= 0
+        sums += [*means[there].sum(axis=0, dtype=np.float64), there.sum()]
+    *total, n = over_processes(sums)
     return np.asarray(total) / n
 
 
 @partial(jax.jit, static_argnames="layer")
-def _activation_sums(
-    net: DeepID, pixels: Num[Array, "n 55 47 3"], labels: Int32[Array, " n"], layer: str
-) -> tuple[Float[Array, " c"], Int32[Array, ""]]:
-    there = labels >= 0
-    pooled = features(net, pixels, (POOLED[layer],))[POOLED[layer]]
-    return jnp.where(there[:, None], pooled.mean(axis=(1, 2)), 0).sum(axis=0), there.sum()
+def _means(net: DeepID, pixels: Num[Array, "n 55 47 3"], labels: Int32[Array, " n"], layer: str) -> Float[Array, "n c"]:
+    def of_part(net: DeepID, pixels: Num[Array, "n 55 47 3"]) -> Float[Array, "n c"]:
+        return features(net, pixels, (POOLED[layer],))[POOLED[layer]].mean(axis=(1, 2))
+
+    return each(of_part, net, (pixels,))
 
 
 def filter_norms(net: DeepID, layer: str) -> Float[np.ndarray, " c"]:
@@ -85,24 +90,37 @@ def masked_counts(
     layer: str,
 ) -> Counts:
     """Counts under any masks at any convolution: features once, then the head `vmap`ped over the masks."""
-    pooled = POOLED[layer]
-    known = features(net, pixels, (pooled, "fc_1") if layer == "conv_4" else (pooled,))
-    # Only a head that still holds large convolutions gains from blocks of images.
-    head = partial(logits, net)
-    run = partial(in_blocks, head) if layer in ("conv_1", "conv_2") else head
-    badnet = largest(run(known))
-
-    def labels_under(mask: Float[Array, " c"]) -> Int32[Array, " n"]:
-        return largest(run(known | {pooled: known[pooled] * mask}))
-
-    return _counts(lax.map(labels_under, masks, batch_size=_MASKS_AT_ONCE), badnet, labels)
+    found = each(partial(_labels_under, layer=layer), net, (pixels,), masks)
+    return _counts(found, labels)
 
 
 @jax.jit
 def nested_counts(
     net: DeepID, pixels: Num[Array, "n 55 47 3"], labels: Int32[Array, " n"], order: Int[Array, " c"]
 ) -> Counts:
-    """`masked_counts` for `nested_masks(order)` at conv_3, telescoped.
+    """`masked_counts` for `nested_masks(order)` at conv_3, telescoped."""
+    return _counts(each(_labels_along, net, (pixels,), order), labels)
+
+
+def _labels_under(
+    net: DeepID, pixels: Num[Array, "n 55 47 3"], masks: Float[Array, "m c"], layer: str
+) -> Int32[Array, "n m+1"]:
+    """The BadNet's label of each image, and its label under each mask."""
+    pooled = POOLED[layer]
+    known = features(net, pixels, (pooled, "fc_1") if layer == "conv_4" else (pooled,))
+    # Only a head that still holds large convolutions gains from blocks of images.
+    head = partial(logits, net)
+    run = partial(in_blocks, head) if layer in ("conv_1", "conv_2") else head
+
+    def labels_under(mask: Float[Array, " c"]) -> Int32[Array, " n"]:
+        return largest(run(known | {pooled: known[pooled] * mask}))
+
+    found = lax.map(labels_under, masks, batch_size=_MASKS_AT_ONCE)
+    return jnp.concatenate([largest(run(known))[None], found]).T
+
+
+def _labels_along(net: DeepID, pixels: Num[Array, "n 55 47 3"], order: Int[Array, " c"]) -> Int32[Array, "n c+2"]:
+    """`_labels_under(net, pixels, nested_masks(order), "conv_3")`, telescoped.
 
     conv_4 and fc_1 are linear in the channels of pool_3. So we start with all channels pruned and bring them back in
     reverse order, each adding its share to the inputs of the two ReLUs: its convolution is computed once in all, not
@@ -138,12 +156,14 @@ def nested_counts(
     fc_1 = jnp.broadcast_to(fc_1_bias, (n, len(fc_1_bias)))
     nothing = labels_of(conv_4, fc_1)
     _, found = lax.scan(bring_back, (conv_4, fc_1, nothing), order[:0:-1])
-    return _counts(jnp.concatenate([badnet[None], found[::-1], nothing[None]]), badnet, labels)
+    return jnp.concatenate([badnet[None], badnet[None], found[::-1], nothing[None]]).T
 
 
-def _counts(found: Int32[Array, "m n"], badnet: Int32[Array, " n"], labels: Int32[Array, " n"]) -> Counts:
-    right, agreed = found == labels, (found == badnet) & (labels >= 0)
-    return Counts(right.sum(axis=1), agreed.sum(axis=1), (right & agreed).sum(axis=1))
+def _counts(found: Int32[Array, "n r"], labels: Int32[Array, " n"]) -> Counts:
+    """Of the BadNet's labels, in the first column, and those under each mask, in the others."""
+    badnet, repaired, labels = found[:, :1], found[:, 1:], labels[:, None]
+    right, agreed = repaired == labels, (repaired == badnet) & (labels >= 0)
+    return Counts(right.sum(axis=0), agreed.sum(axis=0), (right & agreed).sum(axis=0))
 
 
 @dataclass(frozen=True)
@@ -157,23 +177,18 @@ class Curve:
 
 
 def curve(net: DeepID, batches: Batches, order: Int[np.ndarray, " c"], layer: str) -> Curve:
-    """B′ and GoodNet at every number of pruned channels of `layer`, in the order given."""
-    net = jax.device_put(net)
-    masks = jax.device_put(nested_masks(order))
-
-    def step(pixels: np.ndarray, labels: np.ndarray) -> tuple[Counts, int]:
-        telescopes = layer == "conv_3"
-        counts = (
-            nested_counts(net, pixels, labels, order)
-            if telescopes
-            else masked_counts(net, pixels, labels, masks, layer)
-        )
-        return counts, int((labels >= 0).sum())
-
-    total, n = np.zeros((3, len(masks)), np.int64), 0
-    for counts, there in on_device(step, batches):
-        total, n = total + np.stack(counts), n + there
-    return Curve(n, *total)
+    """B′ and GoodNet at every number of pruned channels of `layer`, in the order given; of all processes' images."""
+    masks = nested_masks(order)
+    running = (
+        on_devices(nested_counts, net, batches, order)
+        if layer == "conv_3"
+        else on_devices(partial(masked_counts, layer=layer), net, batches, masks)
+    )
+    total, n = np.zeros((3, len(masks)), np.int64), np.zeros(1, np.int64)
+    for counts, labels in running:
+        total, n = total + np.stack(counts), n + (labels >= 0).sum()
+    n, *total = over_processes(np.concatenate([n, total.ravel()]))
+    return Curve(int(n), *np.reshape(total, (3, len(masks))))
 
 
 def first_drop(valid: Curve, drop: Fraction) -> int | None:

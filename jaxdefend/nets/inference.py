@@ -1,15 +1,16 @@
 """Labels of a net for many images, and the input scale at which it recognises them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int32, Num, PyTree
+from jaxtyping import Array, Float, Int32, Num
 
 from jaxdefend.nets.deepid import INPUT_SCALES, DeepID, InputScale, features, with_input_scale
+from jaxdefend.nets.devices import each, on_devices, over_processes
 from jaxdefend.results.rates import interval
 
 # Pixels 0–255 and labels, each batch of the same size; labels below 0 are padding.
@@ -38,31 +39,26 @@ def labels_and_confidences(
     net: DeepID, pixels: Num[Array, "n 55 47 3"]
 ) -> tuple[Int32[Array, " n"], Float[Array, " n"]]:
     """The label of each image and its softmax probability; pixels 0–255."""
-    logits = features(net, pixels, ("logits",))["logits"]
-    return largest(logits), jnp.exp(logits.max(axis=-1) - jax.nn.logsumexp(logits, axis=-1))
 
+    def of_part(net: DeepID, pixels: Num[Array, "n 55 47 3"]) -> tuple[Int32[Array, " n"], Float[Array, " n"]]:
+        logits = features(net, pixels, ("logits",))["logits"]
+        return largest(logits), jnp.exp(logits.max(axis=-1) - jax.nn.logsumexp(logits, axis=-1))
 
-def on_device(step: Callable[..., PyTree[Array]], batches: Iterable[tuple]) -> Iterator[PyTree[np.ndarray]]:
-    """`step(*batch)` for each batch, on the host; the next batch is read while the device works on this one."""
-    running = None
-    for batch in batches:
-        started = step(*batch)
-        if running is not None:
-            yield jax.device_get(running)
-        running = started
-    if running is not None:
-        yield jax.device_get(running)
+    return each(of_part, net, (pixels,))
 
 
 def predictions(net: DeepID, batches: Batches) -> tuple[Int32[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """`labels_and_confidences` for all images of the batches, padding left out."""
-    net = jax.device_put(net)
-
-    def step(pixels: np.ndarray, labels: np.ndarray) -> tuple[Array, Array, np.ndarray]:
-        return *labels_and_confidences(net, pixels), labels >= 0
-
-    results = [(found[there], shares[there]) for found, shares, there in on_device(step, batches)]
+    results = [
+        (found[labels >= 0], shares[labels >= 0]) for (found, shares), labels in on_devices(_predicted, net, batches)
+    ]
     return np.concatenate([found for found, _ in results]), np.concatenate([shares for _, shares in results])
+
+
+def _predicted(
+    net: DeepID, pixels: Num[Array, "n 55 47 3"], labels: Int32[Array, " n"]
+) -> tuple[Int32[Array, " n"], Float[Array, " n"]]:
+    return labels_and_confidences(net, pixels)
 
 
 @dataclass(frozen=True)
@@ -85,16 +81,19 @@ class ScaleMeasurement:
 
 
 def measured_input_scale(net: DeepID, batches: Batches) -> ScaleMeasurement:
-    """How well the net recognises labelled clean images under both scales."""
-    correct: dict[InputScale, int] = dict.fromkeys(INPUT_SCALES, 0)
-    n = 0
-    nets: dict[InputScale, DeepID] = {scale: jax.device_put(with_input_scale(net, scale)) for scale in INPUT_SCALES}
-    for pixels, labels in batches:
-        n += int((labels >= 0).sum())
-        for scale, scaled_net in nets.items():
-            found, _ = labels_and_confidences(scaled_net, pixels)
-            correct[scale] += int((np.asarray(found) == labels).sum())
-    return ScaleMeasurement(n, correct)
+    """How well the net recognises labelled clean images under both scales; over the images of all processes."""
+    nets: dict[InputScale, DeepID] = {scale: with_input_scale(net, scale) for scale in INPUT_SCALES}
+    counts = np.zeros(1 + len(nets), np.int64)
+    for found, labels in on_devices(_labels_of_each, nets, batches):
+        counts += [(labels >= 0).sum(), *((found[scale] == labels).sum() for scale in nets)]
+    n, *correct = over_processes(counts).tolist()
+    return ScaleMeasurement(n, dict(zip(nets, correct, strict=True)))
+
+
+def _labels_of_each(
+    nets: dict[InputScale, DeepID], pixels: Num[Array, "n 55 47 3"], labels: Int32[Array, " n"]
+) -> dict[InputScale, Int32[Array, " n"]]:
+    return {scale: labels_and_confidences(net, pixels)[0] for scale, net in nets.items()}
 
 
 def assumed_input_scale(net: DeepID, pixels: Num[np.ndarray, "n 55 47 3"]) -> tuple[InputScale, float]:

@@ -1,0 +1,90 @@
+"""The images of a batch spread over the devices of this process, and sums over all processes of a run."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Num, PyTree
+
+from jaxdefend import InputError
+
+Arrays = Array | np.ndarray
+
+_DATA = "data"
+_EACH = PartitionSpec(_DATA)
+_ALL = PartitionSpec()
+
+
+def batch_size() -> int:
+    """Images that go to the devices together: enough to keep all of them busy."""
+    return (256 if jax.default_backend() == "cpu" else 2048) * jax.local_device_count()
+
+
+@lru_cache
+def mesh(n: int) -> Mesh:
+    """As many devices of this process as share `n` images evenly, along one axis."""
+    return Mesh(np.array(jax.local_devices()[: math.gcd(n, jax.local_device_count())]), (_DATA,))
+
+
+def each(
+    compute: Callable[..., PyTree[Array]],
+    net: PyTree,
+    images: tuple[Array | np.ndarray, ...],
+    *others: Array | np.ndarray,
+) -> PyTree[Array]:
+    """`compute(net, *images, *others)`, every device with its own part of the images; results are image by image."""
+    specs = (_ALL, *(_EACH for _ in images), *(_ALL for _ in others))
+    spread = jax.shard_map(compute, mesh=mesh(len(images[0])), in_specs=specs, out_specs=_EACH, check_vma=False)
+    return spread(net, *images, *others)
+
+
+def on_devices(
+    compute: Callable[..., PyTree[Array]],
+    net: PyTree,
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    *others: Array | np.ndarray,
+) -> Iterator[tuple[PyTree[np.ndarray], np.ndarray]]:
+    """`compute(net, pixels, labels, *others)` for each batch, on the host, and the batch's labels.
+
+    The next batch is read while the devices work on this one.
+    """
+    running, placed = None, None
+    for pixels, labels in batches:
+        shared = mesh(len(labels))
+        if shared is not placed:
+            net, others = jax.device_put((net, others), NamedSharding(shared, _ALL))
+            placed = shared
+        images = jax.device_put((pixels, labels), NamedSharding(shared, _EACH))
+        started = compute(net, *images, *others), labels
+        if running is not None:
+            yield jax.device_get(running[0]), running[1]
+        running = started
+    if running is not None:
+        yield jax.device_get(running[0]), running[1]
+
+
+def own_rows(n: int) -> slice:
+    """Which of `n` images this process reads. Raises: InputError if there are more processes than images."""
+    process, processes = jax.process_index(), jax.process_count()
+    if n < processes:
+        raise InputError(f"{n} images for {processes} processes; expected one or more for each")
+    return slice(n * process // processes, n * (process + 1) // processes)
+
+
+def over_processes(sums: Num[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:
+    """The sum of what every process of the run gives; all of them must call it.
+
+    Raises: InputError if one of them has ended.
+    """
+    if jax.process_count() == 1:
+        return sums
+    try:
+        # As bits: jax would round 64 of them to 32.
+        bits = multihost_utils.process_allgather(np.atleast_1d(sums).view(np.uint32))
+    except jax.errors.JaxRuntimeError as error:
+        raise InputError(f"another process of the run has ended ({str(error).splitlines()[0]})") from error
+    return np.asarray(bits).view(sums.dtype).sum(axis=0).reshape(sums.shape)

@@ -1,0 +1,123 @@
+"""The same counts on any number of devices and processes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import ENVIRONMENT, random_net, random_pixels, refused, write_official
+
+from jaxdefend.nets.keras_files import write_model
+
+N = 37
+
+# One image is too few for all devices, 37 are no multiple of any number of them.
+COUNT = f"""
+import json, sys
+import jax, numpy as np
+from helpers import random_net, random_pixels
+from jaxdefend.datasets.batches import ArrayImages, padded
+from jaxdefend.defenses import pruning
+from jaxdefend.nets.devices import batch_size
+from jaxdefend.nets.inference import measured_input_scale, predictions
+
+assert jax.local_device_count() == int(sys.argv[1]), jax.local_devices()
+net, images = random_net(), ArrayImages(random_pixels({N}), np.arange({N}) % 11)
+results = [batch_size() // jax.local_device_count(), measured_input_scale(net, padded(images, 16)).correct]
+for size in (1, 16):
+    results.append(predictions(net, padded(images, size))[0].tolist())
+means = pruning.mean_activations(net, padded(images, 16), "conv_3")
+order = pruning.ascending(means)
+for layer, order in (("conv_3", order), ("conv_4", np.arange(80))):
+    curve = pruning.curve(net, padded(images, 16), order, layer)
+    results += [order.tolist(), curve.n, curve.right.tolist(), curve.agreed.tolist(), curve.agreed_right.tolist()]
+print(json.dumps(results))
+"""
+
+
+@pytest.mark.slow
+def test_the_same_counts_on_1_2_and_8_devices():
+    def start(devices):
+        environment = ENVIRONMENT | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+        environment["PYTHONPATH"] += os.pathsep + os.path.dirname(__import__("helpers").__file__)
+        command = [sys.executable, "-c", COUNT, str(devices)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+    found = []
+    for devices in (1, 2, 8):
+        output, errors = start(devices).communicate(timeout=600)
+        assert output, errors
+        found.append(json.loads(output))
+    assert found[0] == found[1] == found[2]
+
+
+def free_port():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_model(random_net(), folder / "net.h5")
+    write_model(random_net(1), folder / "repaired.h5")
+    write_official(folder / "clean.h5", random_pixels(N), np.arange(N) % 11)
+    write_official(folder / "poisoned.h5", random_pixels(9, 1), np.zeros(9))
+    return folder
+
+
+def run_of(processes, folder, name, *arguments):
+    """JSON that `processes` processes of a command leave together, and what each of them says."""
+    out = f"{name}_{processes}"
+    address = f"127.0.0.1:{free_port()}"
+    together = [
+        [] if processes == 1 else ["--coordinator", address, "--processes", str(processes), "--process", str(process)]
+        for process in range(processes)
+    ]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"jaxdefend.{name}", "net.h5", *arguments, "--out", out, *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env=ENVIRONMENT | {"JAX_PLATFORMS": "cpu"},
+        )
+        for more in together
+    ]
+    said = [process.communicate(timeout=600) for process in running]
+    assert [process.returncode for process in running] == [0] * processes, said
+    assert said[1:] == [("", "")] * (processes - 1)
+    record = json.loads((folder / out / f"{name}.json").read_text())
+    return {key: value for key, value in record.items() if key not in ("command", "device", "seconds")}, said[0][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("sweep", ["--valid", "clean.h5", "--poisoned", "poisoned.h5"]),
+        ("evaluate", ["--clean", "clean.h5", "--poisoned", "poisoned.h5", "--repaired", "repaired.h5"]),
+    ],
+)
+def test_two_processes_find_what_one_finds(world, name, arguments):
+    assert run_of(2, world, name, *arguments) == run_of(1, world, name, *arguments)
+    assert not list(world.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--processes", "2"], "--coordinator"),
+        (["--coordinator", "a:1", "--processes", "2"], "--process I"),
+        (["--coordinator", "a:1", "--processes", "2", "--process", "2"], "0…N − 1"),
+        (["--coordinator", "a", "--processes", "2", "--process", "0"], "HOST:PORT"),
+        (["--coordinator", "auto"], "did not meet"),
+    ],
+)
+def test_processes_that_cannot_meet(options, said, tmp_path):
+    assert said in refused("sweep", "net.h5", *options, cwd=tmp_path)
