@@ -9,6 +9,7 @@ COMMANDS = {
     "evaluate": "clean accuracy and attack success of a net, a repaired net, and the GoodNet of both",
     "sweep": "the pruning curve of a BadNet and its repaired nets",
     "repair": "a repaired net from a BadNet and clean images",
+    "detect": "whether an input carries a trigger: STRIP, mask entropy, and their thresholds",
     "predict": "the labels of single images",
     "train": "nets with and without a backdoor, on faces that exist nowhere",
 }

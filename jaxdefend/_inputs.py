@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jaxdefend import InputError, _command
 
 if TYPE_CHECKING:
+    from jaxdefend.datasets.batches import ImageSet
     from jaxdefend.datasets.files import Images
     from jaxdefend.nets.deepid import DeepID, InputScale
     from jaxdefend.nets.keras_files import ModelFile
@@ -115,7 +116,7 @@ def _targets(values: Sequence[str], names: Sequence[str], classes: int) -> Mappi
 
 
 def scaled_by_measure(
-    model: "ModelFile", asked: str, clean: "Images", fallback: "InputScale | None" = None
+    model: "ModelFile", asked: str, clean: "ImageSet", fallback: "InputScale | None" = None
 ) -> "DeepID":
     """The net with its input scale: the one asked for, the file's, or the one that recognises more clean images.
 

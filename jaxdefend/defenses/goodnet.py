@@ -1,7 +1,13 @@
 """The GoodNet: the label on which a BadNet and its repaired net agree."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int, Int32, Num
+
+from jaxdefend.nets.deepid import DeepID, features
+from jaxdefend.nets.devices import each, on_devices
+from jaxdefend.nets.inference import Batches, largest
 
 
 def goodnet_labels(
@@ -12,3 +18,24 @@ def goodnet_labels(
     Source: the CSAW HackML 2020 competition's rule for a repaired net; Liu et al. 2018 for B′.
     """
     return np.where(badnet == repaired, badnet, classes)
+
+
+def disagreements(badnet: DeepID, repaired: DeepID, batches: Batches) -> Float[np.ndarray, " n"]:
+    """How much a repaired net contradicts the BadNet: −log₂ of the probability it gives the BadNet's label, in bits.
+
+    The GoodNet's rule as a score; higher means backdoored.
+    """
+    found = on_devices(_disagreements, (badnet, repaired), batches)
+    return np.concatenate([scores[labels >= 0] for scores, labels in found])
+
+
+@jax.jit
+def _disagreements(
+    nets: tuple[DeepID, DeepID], pixels: Num[Array, "n 55 47 3"], labels: Int32[Array, " n"]
+) -> Float[Array, " n"]:
+    def of_part(nets: tuple[DeepID, DeepID], pixels: Num[Array, "n 55 47 3"]) -> Float[Array, " n"]:
+        badnet, repaired = (features(net, pixels, ("logits",))["logits"] for net in nets)
+        shares = jax.nn.log_softmax(repaired)
+        return -jnp.take_along_axis(shares, largest(badnet)[:, None], axis=1)[:, 0] / jnp.log(2)
+
+    return each(of_part, nets, (pixels,))

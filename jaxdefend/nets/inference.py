@@ -34,6 +34,12 @@ def largest(logits: Float[Array, "n k"]) -> Int32[Array, " n"]:
     return jnp.where(logits == top, classes, logits.shape[1]).min(axis=-1)
 
 
+def entropy(logits: Float[Array, "*n k"]) -> Float[Array, "*n"]:
+    """Shannon entropy of softmax(logits), in bits: never negative, and 0 where one class takes all."""
+    shares = jax.nn.log_softmax(logits)
+    return jnp.maximum(-(jnp.exp(shares) * shares).sum(axis=-1), 0) / jnp.log(2)
+
+
 @jax.jit
 def labels_and_confidences(
     net: DeepID, pixels: Num[Array, "n 55 47 3"]

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from jaxdefend.results.detection import error_curve
 from jaxdefend.results.records import replacing
 
 # Okabe & Ito's colours, told apart by colour-blind readers too; the first two are the accuracies'.
@@ -46,8 +47,7 @@ def write_curve(path: Path, model: str, sweep: Mapping) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower left", fontsize="small", framealpha=0.9)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=200, format="png")
+    _write(figure, path)
 
 
 def _line(
@@ -84,3 +84,101 @@ def _mark_drops(axes: Axes, repairs: list[Mapping], channels: int) -> None:
             color="0.3",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
+
+
+def write_detection(
+    folder: Path,
+    model: str,
+    scores: Mapping[str, Mapping[str, np.ndarray]],
+    right: Mapping[str, np.ndarray],
+    thresholds: Mapping[str, float],
+) -> None:
+    """histogram.png and errors.png: the scores of each detector, clean and poisoned, and its FRR against its FAR.
+
+    Args:
+        scores: {set: {detector: scores}}, the set "clean" first; of the poisoned sets those images are drawn on which
+            the backdoor fires.
+        right: {set: where the net gives the label asked for}.
+        thresholds: {detector: threshold}, drawn into the histograms.
+    """
+    detectors = list(thresholds)
+    poisoned = [name for name in scores if name != "clean"]
+
+    def drawn(name: str, detector: str) -> np.ndarray:
+        return scores[name][detector] if name == "clean" else scores[name][detector][right[name]]
+
+    figure = Figure(figsize=(3.4 * len(detectors), 2.9), layout="constrained")
+    for axes, detector in zip(figure.subplots(1, len(detectors), squeeze=False)[0], detectors, strict=True):
+        values = {name: drawn(name, detector) for name in scores}
+        bins = np.histogram_bin_edges(np.concatenate([*values.values(), [thresholds[detector]]]), 40)
+        for name, colour in zip(values, (_ACCURACY[0], *_ATTACK * 9), strict=False):
+            n = max(1, len(values[name]))
+            axes.hist(
+                values[name], bins, weights=np.full(len(values[name]), 100 / n), alpha=0.6, color=colour, label=name
+            )
+        axes.axvline(thresholds[detector], color="0.3", linewidth=0.9, linestyle=":", label="threshold")
+        axes.set(xlabel=_SCORES[detector], ylabel="images, %")
+        axes.set_title(detector, loc="left", fontsize="medium")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(fontsize="x-small")
+    figure.suptitle(model, x=0.01, ha="left", fontsize="medium")
+    _write(figure, folder / "histogram.png")
+
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for detector, style in zip(detectors, ("-", "--", ":", "-.") * 9, strict=False):
+        for name, colour in zip(poisoned, _ATTACK * 9, strict=False):
+            if len(drawn(name, detector)):
+                frr, far = error_curve(drawn("clean", detector), drawn(name, detector))
+                axes.step(
+                    100 * frr, 100 * far, where="post", color=colour, linestyle=style, label=f"{detector}, {name}"
+                )
+    axes.plot([0, 100], [0, 100], color="0.8", linewidth=0.7, zorder=0)
+    axes.set(xscale="symlog", yscale="symlog", xlim=(0, 100), ylim=(0, 100))
+    axes.set(xlabel="FRR: clean images rejected, %", ylabel="FAR: poisoned images accepted, %")
+    ticks = [0, 1, 2, 5, 10, 20, 50, 100]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(ticks, [str(tick) for tick in ticks])
+        axis.set_ticks([], minor=True)
+    axes.set_title(model, loc="left", fontsize="medium")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if poisoned:
+        axes.legend(fontsize="x-small", loc="upper right")
+    _write(figure, folder / "errors.png")
+
+
+# What a detector's score is.
+_SCORES = {
+    "masks": "−entropy under masks, bits",
+    "strip": "−entropy under overlays, bits",
+    "both": "standard deviations below clean",
+    "goodnet": "disagreement, bits",
+}
+
+
+def write_superimposed(path: Path, overlays: np.ndarray, rows: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """STRIP's perturbations: the overlays, and under them each image, with the labels that the net gives.
+
+    Args:
+        overlays: o images, 0–255.
+        rows: {name: (1 + o images, the first one as it is; 1 + o labels)}.
+    """
+    shape = (len(rows) + 1, len(overlays) + 1)
+    figure = Figure(figsize=(1.05 * shape[1], 1.35 * shape[0]), layout="constrained")
+    grid = figure.subplots(*shape)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, overlay in zip(grid[0, 1:], overlays, strict=True):
+        axes.imshow(overlay)
+        axes.set_title("overlay", fontsize="x-small")
+    for line, (name, (images, labels)) in zip(grid[1:], rows.items(), strict=True):
+        for number, (axes, image, label) in enumerate(zip(line, images, labels, strict=True)):
+            axes.imshow(np.clip(image if number == 0 else image / 2, 0, 255).astype(np.uint8))
+            axes.set_title(f"{name}: {label}" if number == 0 else str(label), fontsize="x-small")
+    _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=200, format="png")

@@ -1,0 +1,463 @@
+"""Is this input carrying a trigger? STRIP and mask entropy, with thresholds fitted on clean images alone."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxdefend import InputError, _command, _guards, _inputs, _measuring
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jaxdefend.datasets.batches import ImageSet
+    from jaxdefend.nets.deepid import DeepID
+    from jaxdefend.nets.keras_files import ModelFile
+
+EXAMPLES = """examples:
+  python -m jaxdefend.detect evaluate
+  python -m jaxdefend.detect calibrate bd_net.h5 --clean valid.h5 --frr 0.01 0.05 --out guard
+  python -m jaxdefend.detect score bd_net.h5 faces/ --guard guard/guard.json
+  python -m jaxdefend.detect evaluate bd_net.h5 --valid valid.h5 --clean test.h5 --poisoned sunglasses.h5
+
+detectors:
+  masks    entropy of the predictions under random masks of conv_3's channels: a backdoored image stays sure (default)
+  strip    STRIP (Gao et al. 2019): entropy under overlays, other clean images laid over this one
+  both     the more suspicious of the two
+  goodnet  evaluate only, with --repaired: how much the repaired net contradicts the net
+
+calibrate   writes guard.json (and overlays.h5, where STRIP is in it), which score, evaluate and predict read
+score       prints a line of CSV for each image and writes scores.csv and scores.json
+evaluate    prints how well each detector parts clean and poisoned images; writes detect.json, detect.csv,
+            histogram.png, errors.png and superimposed.png
+
+Every score is higher for a more suspicious image; an image is rejected if its score is above the threshold. Each action
+explains itself: python -m jaxdefend.detect ACTION --help."""
+
+# Of made faces, where nothing else is asked for.
+_MOST_MADE = 1000
+
+
+def _parser():
+    parser = _command.parser("detect", __doc__, EXAMPLES)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, what: str):
+        return actions.add_parser(name, help=what, description=what, allow_abbrev=False)
+
+    calibrate = action("calibrate", "Thresholds from clean images alone, for the false rejection rates asked for.")
+    _command.add_model(calibrate)
+    calibrate.add_argument(
+        "--clean", nargs="+", metavar="DATA", help="labelled clean images (default, for a shipped net: made faces)"
+    )
+    calibrate.add_argument("--detector", choices=("masks", "strip", "both"), default="masks", help="(default: masks)")
+    _add_fit(calibrate)
+    _add_settings(calibrate)
+
+    score = action("score", "A score for each image, and with a guard its verdict.")
+    score.add_argument("model", metavar="MODEL", help="Keras file of the net, or a shipped net")
+    score.add_argument("images", nargs="+", metavar="DATA", help="image files, folders of them, official .h5 files")
+    score.add_argument("--guard", type=Path, metavar="FILE", help="what calibrate wrote; without it: scores of masks")
+    score.add_argument("--seed", type=_command.seed, default=0, metavar="N", help="without a guard (default: 0)")
+    _command.add_input_scale(score)
+    _command.add_out(score)
+
+    evaluate = action("evaluate", "How well the detectors part clean and poisoned images.")
+    _command.add_model(evaluate)
+    evaluate.add_argument(
+        "--clean",
+        nargs="+",
+        metavar="DATA",
+        help="labelled clean images to measure on (default, for a shipped net: made faces; so for --valid, --poisoned)",
+    )
+    evaluate.add_argument("--valid", nargs="+", metavar="DATA", help="clean images to calibrate on (default: --clean)")
+    _command.add_data_options(evaluate)
+    evaluate.add_argument("--guard", type=Path, metavar="FILE", help="what calibrate wrote, instead of --valid")
+    evaluate.add_argument("--repaired", metavar="MODEL", help="Keras file of a repaired net, for the detector goodnet")
+    evaluate.add_argument(
+        "--most", type=int, metavar="N", help="images of each set, evenly spread (default: all; of made faces 1000)"
+    )
+    _add_fit(evaluate)
+    _add_settings(evaluate)
+    return parser
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--frr",
+        nargs="+",
+        type=_share,
+        default=[0.01, 0.05],
+        metavar="R",
+        help="false rejection rates; the first one decides (default: 0.01 0.05)",
+    )
+    parser.add_argument(
+        "--fit",
+        choices=("conformal", "quantile", "normal"),
+        default="conformal",
+        help="how a threshold comes from clean scores: split-conformal, FRR at most the asked one in expectation "
+        "whatever the distribution (default); their quantile; a normal fit, as in the STRIP paper",
+    )
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--masks", type=int, default=100, metavar="N", help="masks an image (default: 100)")
+    parser.add_argument("--overlays", type=int, default=100, metavar="N", help="overlays an image (default: 100)")
+    parser.add_argument(
+        "--pool", nargs="+", metavar="DATA", help="clean images to draw overlays from (default: --clean)"
+    )
+    parser.add_argument(
+        "--blend",
+        type=_blend,
+        default="sum",
+        metavar="sum|A+B|saturating",
+        help="image and overlay are added in the net's scale (default); A × image + B × overlay, such as 0.5+0.5; or "
+        "as OpenCV adds uint8, cut off at 255",
+    )
+    parser.add_argument("--seed", type=_command.seed, default=0, metavar="N", help="of masks and overlays (default: 0)")
+    _command.add_input_scale(parser)
+    _command.add_out(parser)
+
+
+def _share(text: str) -> float:
+    try:
+        frr = float(text)
+    except ValueError:
+        raise InputError(f"--frr {text}: expected a share, such as 0.01") from None
+    if not 0 < frr < 1:
+        raise InputError(f"--frr {text}: expected a share above 0 and below 1, such as 0.01")
+    return frr
+
+
+def _blend(text: str) -> tuple[float, float, bool]:
+    if text in ("sum", "saturating"):
+        return 1.0, 1.0, text == "saturating"
+    try:
+        image, overlay = map(float, text.split("+"))
+    except ValueError:
+        raise InputError(f"--blend {text}: expected sum, saturating, or two weights such as 0.5+0.5") from None
+    if not (0 < image <= 10 and 0 < overlay <= 10):
+        raise InputError(f"--blend {text}: expected weights above 0, at most 10")
+    return image, overlay, False
+
+
+def _detect(arguments: Sequence[str] | None) -> None:
+    options = _parser().parse_args(arguments)
+    if options.action != "score":
+        for name in ("masks", "overlays"):
+            if getattr(options, name) < 1:
+                raise InputError(f"--{name} {getattr(options, name)}: expected at least 1")
+    {"calibrate": _calibrate, "score": _score, "evaluate": _evaluate}[options.action](options, arguments)
+
+
+def _calibrate(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
+    model = _inputs.load_model(options.model)
+    made = options.clean is None
+    if made:
+        options.clean = [_sets_of(options, model).valid]
+    clean = _inputs.load_images(options.clean, model.net)
+    clean = _thinned(clean, _MOST_MADE) if made else clean
+
+    target = _command.out_folder(options.out)
+    with _command.results_folder(target) as folder:
+        net = _inputs.scaled_by_measure(model, options.input_scale, clean)
+        names = ("masks", "strip", "both") if options.detector == "both" else (options.detector,)
+        detection = _detection(options, net, names, clean)
+        guard = _guards.calibrated(detection, clean, options.frr, options.fit, options.detector)
+        head = _command.record_head("detect", arguments, model, net, options.seed)
+        _guards.write_guard(folder, guard, head, options.fit)
+
+    print(_thresholds_table(guard))
+    if options.fit == "conformal":
+        for level in guard.detectors[guard.default]["levels"]:
+            print(
+                f"FRR {100 * level['frr_asked']:g} %: at most {100 * level['expected_frr']:.3g} % in expectation; "
+                f"below {100 * level['frr_asked']:g} % with {100 * level['confidence']:.0f} % confidence, below "
+                f"{100 * level['frr_95']:.3g} % with 95 %, from {len(clean)} images"
+            )
+    _command.note(f"written to {target}/: guard.json{', overlays.h5' if detection.pool is not None else ''}")
+
+
+def _score(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
+    from jaxdefend.datasets.files import open_images
+    from jaxdefend.defenses.detectors import Settings
+    from jaxdefend.results.records import write_csv, write_json
+
+    model = _inputs.load_model(options.model)
+    images = open_images(options.images, labelled=False)
+    for line in images.notes:
+        _command.note(line)
+    asked = options.input_scale
+    if asked == "auto" and options.guard and model.net.input_scale is None:
+        asked = _scale_of(options.guard)
+    net = _inputs.scaled_by_assumption(model, asked, images)
+    guard = _guards.read_guard(options.guard, model, net) if options.guard else None
+    detection = guard.detection if guard else _guards.Detection(net, Settings(options.seed), ("masks",))
+    name = guard.default if guard else "masks"
+
+    target = _command.out_folder(options.out)
+    with _command.results_folder(target) as folder:
+        measured = _guards.measures(detection, images, "score")
+        found = _guards.scores(detection, measured, guard.clean if guard else {})[name]
+        columns = {"image": images.names, "score": found.astype(float)}
+        if guard:
+            columns["rejected"] = found > guard.detectors[name]["threshold"]
+        write_csv(folder / "scores.csv", columns)
+        head = _command.record_head("detect", arguments, model, net, detection.settings.seed)
+        threshold = guard.detectors[name]["threshold"] if guard else None
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*map(list, columns.values()), strict=True)]
+        write_json(folder / "scores.json", head | {"detector": name, "threshold": threshold, "images": rows})
+        text = (folder / "scores.csv").read_text()
+    print(text, end="")
+    _command.note(f"written to {target}/: scores.csv, scores.json")
+
+
+def _scale_of(guard: Path) -> str:
+    """The input scale a guard was made for, where its net's file says none; what else is wrong is found later."""
+    try:
+        scale = json.loads(guard.read_text())["input_scale"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "auto"
+    return scale if scale in ("raw", "unit") else "auto"
+
+
+def _evaluate(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
+    from jaxdefend.nets.inference import predictions
+    from jaxdefend.results import plots
+    from jaxdefend.results.records import write_csv, write_json
+
+    if options.most is not None and options.most < 1:
+        raise InputError(f"--most {options.most}: expected at least 1")
+    if options.guard and options.valid:
+        raise InputError("--guard and --valid: expected one of them; a guard holds its thresholds")
+    model = _inputs.load_model(options.model)
+    repaired = _inputs.load_model(options.repaired) if options.repaired else None
+    if repaired:
+        _inputs.require_same_classes(model, repaired)
+    most = options.most
+    if options.clean is None:
+        sets = _sets_of(options, model)
+        most = most or _MOST_MADE
+        options.clean, options.poisoned = [sets.test], options.poisoned or sets.poisoned
+        options.valid = options.valid or (None if options.guard else [sets.valid])
+    clean = _thinned(_inputs.load_images(options.clean, model.net, options.labels), most)
+    poisoned = {name: _thinned(images, most) for name, images in _inputs.load_poisoned(options, model.net).items()}
+    if options.valid:
+        valid = _thinned(_inputs.load_images(options.valid, model.net, options.labels), most)
+    else:
+        valid = clean
+        if not options.guard:
+            _command.note("no --valid: the thresholds are fitted on the clean images that they are measured on")
+
+    target = _command.out_folder(options.out)
+    with _command.results_folder(target) as folder:
+        net = _inputs.scaled_by_measure(model, options.input_scale, clean)
+        if options.guard:
+            guard = _guards.read_guard(options.guard, model, net)
+        else:
+            fixed = (
+                _inputs.scaled_by_measure(repaired, options.input_scale, clean, net.input_scale) if repaired else None
+            )
+            names = ("masks", "strip", "both", *(("goodnet",) if fixed else ()))
+            detection = _detection(options, net, names, valid)._replace(repaired=fixed)
+            guard = _guards.calibrated(detection, valid, options.frr, options.fit, "masks")
+        sets = {"clean": clean, **{f"poisoned {name}": images for name, images in poisoned.items()}}
+        labels = {name: predictions(net, _measuring.batches(images, name))[0] for name, images in sets.items()}
+        measured = {name: _guards.measures(guard.detection, images, name) for name, images in sets.items()}
+        found = {name: _guards.scores(guard.detection, values, guard.clean) for name, values in measured.items()}
+        right = {name: labels[name] == images.labels for name, images in sets.items()}
+
+        blocks = {
+            name: _evaluated(guard, name, {of: values[name] for of, values in found.items()}, right)
+            for name in guard.detection.names
+        }
+        for name, block in blocks.items():
+            if name in measured["clean"] and name != "goodnet":
+                entropies = measured["clean"][name]
+                block["clean_entropy"] = {"mean": float(entropies.mean()), "std": float(entropies.std())}
+        head = _command.record_head("detect", arguments, model, net, guard.detection.settings.seed)
+        write_json(folder / "detect.json", head | {"default": guard.default, "detectors": blocks})
+        write_csv(folder / "detect.csv", _columns(guard, sets, labels, right, found))
+        plots.write_detection(
+            folder, model.name, found, right, {name: block["threshold"] for name, block in blocks.items()}
+        )
+        files = ["detect.json", "detect.csv", "histogram.png", "errors.png"]
+        if guard.detection.pool is not None and poisoned:
+            _draw_superimposed(folder / "superimposed.png", guard, sets)
+            files.append("superimposed.png")
+
+    print(_evaluation_table(blocks))
+    _command.note(f"written to {target}/: {', '.join(files)}")
+
+
+def _sets_of(options: argparse.Namespace, model: "ModelFile") -> "_inputs.DefaultSets":
+    sets = _inputs.default_sets(options.model)
+    if sets is None:
+        raise InputError(f"{model.name}: no clean images; pass them with --clean CLEAN.h5")
+    return sets
+
+
+def _thinned(images: "ImageSet", most: int | None) -> "ImageSet":
+    """At most so many of the images, evenly spread, in memory."""
+    from jaxdefend.datasets.batches import ArrayImages
+
+    if most is None or len(images) <= most:
+        return images
+    step = -(-len(images) // most)
+    return ArrayImages(images[::step], None if images.labels is None else images.labels[::step])
+
+
+def _detection(
+    options: argparse.Namespace, net: "DeepID", names: Sequence[str], clean: "ImageSet"
+) -> _guards.Detection:
+    from jaxdefend.defenses.detectors import Settings
+    from jaxdefend.defenses.strip import Blend
+
+    settings = Settings(options.seed, options.masks, overlays=options.overlays, blend=Blend(*options.blend))
+    if not {"strip", "both"} & set(names):
+        return _guards.Detection(net, settings, tuple(names))
+    pool = _guards.overlay_images(_inputs.load_images(options.pool, net) if options.pool else clean)
+    _guards.note_pool(pool, options.overlays)
+    return _guards.Detection(net, settings, tuple(names), pool)
+
+
+def _evaluated(
+    guard: _guards.Guard, name: str, found: "Mapping[str, np.ndarray]", right: "Mapping[str, np.ndarray]"
+) -> dict:
+    """The block of one detector in detect.json; `right` says where the net gives the label asked for."""
+    from jaxdefend.results import detection as rules
+    from jaxdefend.results.rates import clean_rate, interval, poisoned_rate
+
+    level = guard.detectors[name]
+    clean, threshold = found["clean"], level["threshold"]
+    passes = {of: values <= threshold for of, values in found.items()}
+
+    def parted(poisoned: "np.ndarray", suffix: str) -> dict:
+        if not len(poisoned):
+            return {f"auroc{suffix}": None, f"far_at_frr{suffix}": None, f"equal_error_rate{suffix}": None}
+        area = rules.auroc(clean, poisoned)
+        accepted = {f"{frr:g}": rules.accepted_at(clean, poisoned, frr) for frr in rules.FRRS}
+        return {
+            f"auroc{suffix}": area,
+            f"auroc_interval{suffix}": rules.auroc_interval(area, len(clean), len(poisoned)),
+            f"far_at_frr{suffix}": {frr: count / len(poisoned) for frr, count in accepted.items()},
+            f"far_interval_at_frr{suffix}": {frr: interval(count, len(poisoned)) for frr, count in accepted.items()},
+            f"equal_error_rate{suffix}": rules.equal_error_rate(clean, poisoned),
+        }
+
+    poisoned = {of.removeprefix("poisoned "): of for of in found if of != "clean"}
+    return {
+        **{key: level[key] for key in ("frr_asked", "threshold", "levels")},
+        "frr_measured": float(1 - passes["clean"].mean()),
+        "frr_interval": interval(int((~passes["clean"]).sum()), len(clean)),
+        "calibration_score": level["clean_score"],
+        "clean_score": {"mean": float(clean.mean()), "std": float(clean.std())},
+        "thresholds_at_frr": {f"{frr:g}": rules.quantile_threshold(clean, frr) for frr in rules.FRRS},
+        "poisoned": {
+            short: {
+                "n": len(found[of]),
+                "fires": int(right[of].sum()),
+                **parted(found[of], ""),
+                **parted(found[of][right[of]], "_where_it_fires"),
+            }
+            for short, of in poisoned.items()
+        },
+        "guarded": {
+            "clean": clean_rate(int((right["clean"] & passes["clean"]).sum()), len(clean)),
+            "poisoned": {
+                short: poisoned_rate(int((right[of] & passes[of]).sum()), len(found[of]))
+                for short, of in poisoned.items()
+            },
+        },
+    }
+
+
+def _columns(guard: _guards.Guard, sets, labels, right, found) -> dict:
+    """detect.csv: an image a row."""
+    import numpy as np
+
+    columns = {
+        "set": [name for name, images in sets.items() for _ in range(len(images))],
+        "index": np.concatenate([np.arange(len(images)) for images in sets.values()]),
+        "label": np.concatenate([images.labels for images in sets.values()]),
+        "predicted": np.concatenate(list(labels.values())),
+    }
+    for name in guard.detection.names:
+        scores = np.concatenate([values[name] for values in found.values()])
+        columns |= {
+            f"{name}_score": scores.astype(float),
+            f"{name}_rejected": scores > guard.detectors[name]["threshold"],
+        }
+    return columns
+
+
+def _draw_superimposed(path: Path, guard: _guards.Guard, sets: "Mapping[str, ImageSet]") -> None:
+    """A clean and a poisoned image under the same overlays, and what the net calls each."""
+    import numpy as np
+
+    from jaxdefend.defenses.strip import superimpositions
+    from jaxdefend.nets.inference import labels_and_confidences
+    from jaxdefend.results import plots
+
+    pool, blend = guard.detection.pool, guard.detection.settings.blend
+    assert pool is not None
+    overlays = pool[:: max(1, len(pool) // 6)][:6]
+    rows = {}
+    for name, images in sets.items():
+        image = np.asarray(images[:1])[0]
+        shown = np.concatenate([image[None].astype(np.float32), superimpositions(image, overlays, blend)])
+        rows[name] = (shown, np.asarray(labels_and_confidences(guard.detection.net, shown)[0]))
+    plots.write_superimposed(path, overlays, rows)
+
+
+def _thresholds_table(guard: _guards.Guard) -> str:
+    rows = [
+        [
+            name,
+            f"{100 * level['frr_asked']:g} %",
+            f"{level['threshold']:.4f}",
+            f"{block['clean_score']['mean']:.4f}",
+            f"{block['clean_score']['std']:.4f}",
+        ]
+        for name, block in guard.detectors.items()
+        for level in block["levels"]
+    ]
+    return _command.table(["detector", "FRR asked", "threshold", "clean scores: mean", "std"], rows)
+
+
+def _evaluation_table(blocks: Mapping[str, dict]) -> str:
+    def row(name: str, of: str, block: dict) -> list[str]:
+        measured = block["poisoned"][of]
+        area, far = measured["auroc_where_it_fires"], measured["far_at_frr_where_it_fires"]
+        return [
+            name,
+            of,
+            f"{measured['fires']} of {measured['n']}",
+            "–" if area is None else f"{area:.4f}",
+            *(["–", "–"] if far is None else [f"{100 * far[frr]:.1f} %" for frr in ("0.01", "0.05")]),
+            f"{100 * block['guarded']['clean']['accuracy']:.2f} %",
+            f"{100 * block['guarded']['poisoned'][of]['attack_success']:.2f} %",
+        ]
+
+    rows = [row(name, of, block) for name, block in blocks.items() for of in block["poisoned"]]
+    header = [
+        "detector",
+        "poisoned set",
+        "fires",
+        "AUROC",
+        "FAR at FRR 1 %",
+        "at 5 %",
+        "guarded accuracy",
+        "guarded ASR",
+    ]
+    return _command.table(header, rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return _command.run(_detect, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
