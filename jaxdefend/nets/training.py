@@ -1,6 +1,6 @@
 """One fit loop, for BadNets and for repairs: Adam on the mean cross entropy, the rate falling along a cosine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,7 +10,8 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int32, Num, PRNGKeyArray, UInt8
 
 from jaxdefend.nets.convolution import training_block
 from jaxdefend.nets.deepid import DeepID, InputScale, activations, scaled
@@ -56,14 +57,65 @@ def started(net: DeepID, schedule: Schedule) -> State:
     return State(net, _optimizer(schedule).init(parameters), jnp.int32(0))
 
 
+def losses(net: DeepID, pixels: Num[Array, "n 55 47 3"], labels: Int32[Array, " n"]) -> Float[Array, " n"]:
+    """Cross entropy of each image."""
+    logits = activations(net, {"input": scaled(pixels, net.input_scale)}, ["logits"])["logits"]
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def mean_and_gradient(
+    losses: Callable[..., Float[Array, " n"]],
+    parameters: Any,
+    pixels: Num[Array, "n 55 47 3"],
+    labels: Int32[Array, " n"],
+) -> tuple[Float[Array, ""], Any]:
+    """Mean of `losses(parameters, pixels, labels)` and its gradient by the parameters, any tree.
+
+    The images go in blocks of as many as are fastest together here.
+    """
+    n, size = len(pixels), training_block(len(pixels))
+
+    def of_block(parameters: Any, pixels: Array, labels: Array) -> Array:
+        return losses(parameters, pixels, labels).sum() / n
+
+    def add(total: tuple, block: tuple) -> tuple[tuple, None]:
+        return jax.tree.map(jnp.add, total, jax.value_and_grad(of_block)(parameters, *block)), None
+
+    zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, parameters))
+    blocks = jax.tree.map(lambda x: x.reshape(n // size, size, *x.shape[1:]), (pixels, labels))
+    return lax.scan(add, zero, blocks)[0]
+
+
+def plain(
+    net: DeepID,
+    pixels: Num[Array, "n 55 47 3"],
+    labels: Int32[Array, " n"],
+    key: PRNGKeyArray,
+    step: Int32[Array, ""],
+) -> tuple[Float[Array, ""], Any]:
+    """The loss of these images and its gradient: what each step of training follows, if nothing else is asked for."""
+    return mean_and_gradient(losses, net, pixels, labels)
+
+
+PLAIN = Partial(plain)
+
+
 def fit(
-    state: State, pixels: Pixels, labels: Labels, schedule: Schedule, key: PRNGKeyArray
+    state: State,
+    pixels: Pixels,
+    labels: Labels,
+    schedule: Schedule,
+    key: PRNGKeyArray,
+    gradient: Partial = PLAIN,
 ) -> Iterator[tuple[State, Float[Array, ""]]]:
     """The state after each step that is left, and the loss of that step's images.
 
     Every pass over the images has an order of its own, drawn from `key` and the number of the pass: who goes on from
     a saved state walks the same way. A channel whose kernel and bias are zero stays so: behind its ReLU no gradient
     comes.
+
+    Args:
+        gradient: a function like `plain`; its key is another at every step.
     """
     at_once = min(schedule.batch, len(pixels))
     passes = len(pixels) // at_once
@@ -73,38 +125,26 @@ def fit(
             number = step // passes
             order = np.asarray(jax.random.permutation(jax.random.fold_in(key, number), len(pixels)))
         rows = order[step % passes * at_once :][:at_once]
-        state, loss = _step(state, pixels[rows], labels[rows], schedule)
+        state, loss = _step(state, pixels[rows], labels[rows], schedule, key, gradient)
         yield state, loss
 
 
 @partial(jax.jit, static_argnames="schedule", donate_argnames="state")
 def _step(
-    state: State, pixels: UInt8[Array, "n 55 47 3"], labels: Int32[Array, " n"], schedule: Schedule
+    state: State,
+    pixels: UInt8[Array, "n 55 47 3"],
+    labels: Int32[Array, " n"],
+    schedule: Schedule,
+    key: PRNGKeyArray,
+    gradient: Partial,
 ) -> tuple[State, Float[Array, ""]]:
     # A tree to optax, whose types know of no modules.
     parameters: Any = state.net
-    loss, gradient = _loss_and_gradient(parameters, pixels, labels)
-    updates, optimizer = _optimizer(schedule).update(gradient, state.optimizer, parameters)
+    _, drawing = jax.random.split(key)
+    loss, slope = gradient(parameters, pixels, labels, jax.random.fold_in(drawing, state.step), state.step)
+    updates, optimizer = _optimizer(schedule).update(slope, state.optimizer, parameters)
     net: Any = optax.apply_updates(parameters, updates)
     return State(net, optimizer, state.step + 1), loss
-
-
-def _loss_and_gradient(
-    net: DeepID, pixels: UInt8[Array, "n 55 47 3"], labels: Int32[Array, " n"]
-) -> tuple[Float[Array, ""], Any]:
-    """Mean over the images, in blocks of as many as are fastest together here."""
-    n, size = len(pixels), training_block(len(pixels))
-
-    def of_block(net: DeepID, pixels: Array, labels: Array) -> Array:
-        logits = activations(net, {"input": scaled(pixels, net.input_scale)}, ["logits"])["logits"]
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum() / n
-
-    def add(total: tuple, block: tuple) -> tuple[tuple, None]:
-        return jax.tree.map(jnp.add, total, jax.value_and_grad(of_block)(net, *block)), None
-
-    zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, net))
-    blocks = jax.tree.map(lambda x: x.reshape(n // size, size, *x.shape[1:]), (pixels, labels))
-    return lax.scan(add, zero, blocks)[0]
 
 
 def _optimizer(schedule: Schedule) -> optax.GradientTransformation:

@@ -1,0 +1,42 @@
+"""FT-SAM: training on clean images for a flat loss, which takes the few large weights of a backdoor down."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int32, Num, PRNGKeyArray
+
+from jaxdefend.defenses.finetuning import Tuning
+from jaxdefend.nets.deepid import DeepID
+from jaxdefend.nets.training import losses, mean_and_gradient
+
+RADIUS = 2.0
+
+
+def sharpness_aware(net: DeepID) -> Tuning:
+    """Each step follows the gradient at the worst weights nearby, where a large weight may move further.
+
+    Source: Zhu et al. 2023 (FT-SAM), section 3.3, with Adam for their SGD.
+    """
+    return Tuning(net, Partial(at_the_worst_nearby, jnp.float32(RADIUS)))
+
+
+def at_the_worst_nearby(
+    radius: Float[Array, ""],
+    net: DeepID,
+    pixels: Num[Array, "n 55 47 3"],
+    labels: Int32[Array, " n"],
+    key: PRNGKeyArray,
+    step: Int32[Array, ""],
+) -> tuple[Float[Array, ""], Any]:
+    """Loss and gradient at w + ε, where ε = radius · T² g / ‖T g‖ with T = |w| goes up the steepest way.
+
+    Source: Zhu et al. 2023 (FT-SAM), equations 4 and 5; Kwon et al. 2021 (ASAM) for T.
+    """
+    _, slope = mean_and_gradient(losses, net, pixels, labels)
+    scaled: Any = jax.tree.map(lambda weight, slope: jnp.abs(weight) * slope, net, slope)
+    size = optax.global_norm(scaled) + 1e-12
+    worst = jax.tree.map(lambda weight, scaled: weight + radius * jnp.abs(weight) * scaled / size, net, scaled)
+    return mean_and_gradient(losses, worst, pixels, labels)

@@ -1,0 +1,150 @@
+"""The repairs: what each does to a net, on small ones made from a seed."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import random_net, random_pixels
+
+from jaxdefend.defenses import finetuning, gradual, lipschitz, neurons, noise, sharpness, unlearning
+from jaxdefend.defenses.goodnet import goodnet_labels
+from jaxdefend.nets.deepid import from_weights, to_weights
+from jaxdefend.nets.training import Schedule, losses, plain, started
+
+KEY, STEP = jax.random.key(0), jnp.int32(0)
+PIXELS, LABELS = random_pixels(32), (np.arange(32) % 11).astype(np.int32)
+SCHEDULE = Schedule(steps=8, batch=8, peak=1e-3)
+BATCH = jnp.asarray(PIXELS), jnp.asarray(LABELS)
+CHANNELS = np.array([5, 3, 40])
+
+
+def trained(tuning):
+    """The repaired net after each step."""
+    states = finetuning.tuned(tuning, started(tuning.start, SCHEDULE), PIXELS, LABELS, SCHEDULE, KEY)
+    return [jax.device_get(tuning.repaired(state.net, int(state.step))) for state, _ in states]
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+def zero_channels(net, layer="conv_3"):
+    weights = to_weights(net)[layer]
+    return set(np.flatnonzero(~weights["kernel"].any(axis=(0, 1, 2)) & (weights["bias"] == 0)))
+
+
+@pytest.mark.parametrize("repair", [finetuning.fine_pruning, noise.noise_augmented])
+def test_pruned_channels_stay_zero_through_training(repair):
+    *_, net = trained(repair(random_net(), "conv_3", CHANNELS))
+    assert zero_channels(net) == set(CHANNELS)
+
+
+def test_iterative_pruning_takes_one_channel_after_another():
+    nets = trained(gradual.iterative(random_net(), "conv_3", CHANNELS, SCHEDULE.steps))
+    gone = [zero_channels(net) for net in nets]
+    assert gone[0] == {5} and gone[-1] == set(CHANNELS)
+    assert all(before <= after for before, after in itertools.pairwise(gone))
+    assert all(len(channels) == 3 for channels in gone[5:])
+
+
+def test_sparsity_rises_from_a_half_to_seventy_per_cent():
+    tuning = gradual.by_magnitude(random_net(), SCHEDULE.steps)
+    nets = [jax.device_get(tuning.repaired(random_net(), 0)), *trained(tuning)]
+    for layer in ("conv_1", "fc_1", "output"):
+        shares = [(to_weights(net)[layer]["kernel"] == 0).mean() for net in nets]
+        np.testing.assert_allclose([shares[0], shares[-1]], [0.5, 0.7], atol=2e-3)
+        assert (np.diff(shares) >= 0).all() and np.diff(shares)[0] > np.diff(shares)[4]
+    assert (to_weights(nets[-1])["fc_1"]["bias"] != 0).all()
+
+
+def test_no_radius_is_plain_training():
+    net = jax.tree.map(jnp.asarray, random_net())
+    flat = sharpness.at_the_worst_nearby(jnp.float32(0), net, *BATCH, KEY, STEP)
+    assert same(flat, plain(net, *BATCH, KEY, STEP))
+
+
+def test_the_worst_weights_nearby_are_worse():
+    net = jax.tree.map(jnp.asarray, random_net())
+    near = plain(net, *BATCH, KEY, STEP)
+    worst = sharpness.at_the_worst_nearby(jnp.float32(0.5), net, *BATCH, KEY, STEP)
+    assert worst[0] > near[0]
+
+
+def test_squares_replace_a_share_of_an_image():
+    pixels = jnp.full((55, 47, 3), 300.0)
+    noisy = jax.vmap(lambda key: noise.with_squares(pixels, key))(jax.random.split(KEY, 200))
+    hit = np.asarray(noisy != 300).all(axis=-1)
+    assert ((noisy == 300) | ((noisy >= 0) & (noisy <= 255))).all()
+    assert hit.mean() == pytest.approx(noise.MOST / 2, abs=0.04)
+
+
+def test_half_of_the_images_stay_as_they_are():
+    net = jax.tree.map(jnp.asarray, random_net())
+    loss, _ = noise.of_noisy_images(net, *BATCH, KEY, STEP)
+    clean = losses(net, *BATCH)
+    assert float(loss) != pytest.approx(float(clean.mean()))
+
+
+def test_one_perturbation_misleads_all_images():
+    net = jax.tree.map(jnp.asarray, random_net())
+    images, labels = BATCH[0] / 255, BATCH[1]
+    perturbation = unlearning.worst_perturbation(net, images, labels)
+    assert perturbation.shape == (55, 47, 3)
+    assert losses(net, 255 * (images + perturbation), labels).mean() > losses(net, 255 * images, labels).mean()
+
+
+def test_the_hypergradient_sees_more_than_the_gradient(monkeypatch):
+    net = jax.tree.map(jnp.asarray, random_net())
+    loss, whole = unlearning.hypergradient(net, *BATCH, KEY, STEP)
+    monkeypatch.setattr(unlearning, "_MAP_RATE", 0.0)
+    again, direct = unlearning.hypergradient(net, *BATCH, KEY, STEP)
+    assert loss == again and not same(whole, direct)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(whole))
+
+
+def test_channel_bounds_are_spectral_norms():
+    kernel = to_weights(random_net())["conv_2"]["kernel"]
+    bounds = lipschitz.channel_bounds(random_net(), "conv_2")
+    for channel in (0, 17):
+        np.testing.assert_allclose(
+            bounds[channel], np.linalg.svd(kernel[..., channel].reshape(-1, 20))[1].max(), rtol=1e-5
+        )
+
+
+def test_a_channel_that_stands_out_is_pruned():
+    weights = to_weights(random_net())
+    weights["conv_3"]["kernel"][..., 7] *= 10
+    net, channels = lipschitz.lipschitz_pruned(from_weights(weights, "unit"))
+    assert list(channels["conv_3"]) == [7] and zero_channels(net) == {7}
+
+
+def test_undisturbed_a_net_is_itself():
+    net = jax.tree.map(jnp.asarray, random_net())
+    masks = neurons.begun(net).masks
+    nothing = jax.tree.map(jnp.zeros_like, {"kernel": masks, "bias": masks})
+    assert same(neurons.disturbed(net, masks, nothing), net)
+
+
+def test_masks_move_between_nought_and_one():
+    states = [
+        state for state, _ in neurons.search(neurons.begun(random_net()), random_net(), PIXELS, LABELS, 2, 8, 0.2, KEY)
+    ]
+    masks = np.concatenate(list(states[-1].masks.values()))
+    assert len(states) == 2 and masks.min() >= 0 and masks.max() <= 1 and (masks < 1).any()
+
+
+def test_channels_with_low_masks_are_pruned():
+    masks = neurons.begun(random_net()).masks
+    masks["conv_3"] = masks["conv_3"].at[jnp.array([2, 9])].set(0.1)
+    net, channels = neurons.pruned_below(random_net(), masks, 0.1)
+    assert zero_channels(net) == {2, 9} and not len(channels["conv_1"])
+
+
+def test_most_repaired_nets_decide():
+    badnet = np.array([1, 1, 1, 1])
+    repaired = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 0, 0]])
+    np.testing.assert_array_equal(goodnet_labels(badnet, repaired, 9), [1, 1, 9, 9])
+    np.testing.assert_array_equal(goodnet_labels(badnet, repaired[:2], 9), [1, 9, 9, 9])
+    np.testing.assert_array_equal(goodnet_labels(badnet, repaired[0], 9, "anti"), [9, 9, 1, 1])
