@@ -97,6 +97,17 @@ def add_layer(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_repaired(parser: argparse.ArgumentParser, described: str) -> None:
+    parser.add_argument("--repaired", nargs="+", default=[], metavar="MODEL", help=described)
+    parser.add_argument(
+        "--rule",
+        choices=("goodnet", "anti"),
+        default="goodnet",
+        help="goodnet answers N, backdoored, where net and repaired net differ; anti where they agree, for a net made "
+        "by repair --method anti (default: goodnet)",
+    )
+
+
 def drop(text: str) -> Fraction:
     """The value of --drop. Raises: InputError if it is no number of percentage points."""
     try:
@@ -230,6 +241,17 @@ def _interrupt_again(swallowed: "sys.UnraisableHookArgs") -> None:
         threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
     else:
         sys.__unraisablehook__(swallowed)
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed; meanwhile it interrupts nothing by itself."""
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def note(message: str) -> None:

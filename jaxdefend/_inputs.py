@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from jaxdefend import InputError, _command
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from jaxdefend.datasets.batches import ImageSet
     from jaxdefend.datasets.files import Images
     from jaxdefend.nets.deepid import DeepID, InputScale
@@ -60,13 +62,30 @@ def default_sets(model: str) -> DefaultSets | None:
 
 def fill_in_default_sets(options: argparse.Namespace, model: "ModelFile") -> None:
     """--valid, --test and --poisoned of a shipped net, where no --valid is given."""
+    options.made_sets = False
     if options.valid is not None:
         return
     sets = default_sets(options.model)
     if sets is None:
         raise InputError(f"{model.name}: no clean validation images; pass them with --valid CLEAN.h5")
+    options.made_sets = not (options.test or options.poisoned)
     options.valid, options.test = [sets.valid], options.test or [sets.test]
     options.poisoned = options.poisoned or sets.poisoned
+
+
+def true_labels(
+    options: argparse.Namespace, clean: "Images", poisoned: "Mapping[str, Images]"
+) -> "dict[str, np.ndarray]":
+    """What the images of each poisoned set really show; known of the default world's sets only.
+
+    They are its clean test images in the same order, without those of the target person.
+    """
+    if not options.made_sets:
+        return {}
+    import numpy as np
+
+    shown = np.asarray(clean.labels)
+    return {name: shown[shown != np.asarray(images.labels)[0]] for name, images in poisoned.items()}
 
 
 def load_images(paths: Sequence[str], net: "DeepID", labels: str = "auto", target: int | None = None) -> "Images":
@@ -188,9 +207,15 @@ def _with_scale(model: "ModelFile", scale: "InputScale") -> "DeepID":
     return with_input_scale(model.net, scale)
 
 
-def require_same_classes(badnet: "ModelFile", repaired: "ModelFile") -> None:
-    if badnet.net.classes != repaired.net.classes:
-        raise InputError(
-            f"{repaired.name} has {repaired.net.classes} classes, {badnet.name} has {badnet.net.classes}; "
-            "expected a repaired form of the same net"
-        )
+def load_repaired(paths: Sequence[str], badnet: "ModelFile") -> "dict[str, ModelFile]":
+    """The repaired nets as "repaired", "repaired_2", …; InputError if one has other classes than the BadNet."""
+    models = {}
+    for number, path in enumerate(paths, 1):
+        model = load_model(path)
+        if badnet.net.classes != model.net.classes:
+            raise InputError(
+                f"{model.name} has {model.net.classes} classes, {badnet.name} has {badnet.net.classes}; "
+                "expected a repaired form of the same net"
+            )
+        models["repaired" if number == 1 else f"repaired_{number}"] = model
+    return models

@@ -1,15 +1,18 @@
 """Clean accuracy and attack success of nets and their GoodNet: what evaluate and repair count and print."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from jaxdefend import _command
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from jaxdefend.datasets.batches import Batch, ImageSet
+    from jaxdefend.defenses.goodnet import Rule
     from jaxdefend.nets.deepid import DeepID
 
-# By net ("badnet", "repaired", "goodnet"), or by the name of a poisoned set.
+# By net ("badnet", "repaired", "repaired_2", …, "goodnet"), or by the name of a poisoned set.
 Blocks = dict[str, dict]
 
 _TITLES = {"badnet": "BadNet", "repaired": "repaired net", "goodnet": "GoodNet"}
@@ -25,37 +28,68 @@ def batches(images: "ImageSet", title: str) -> "Iterator[Batch]":
 
 
 def measured(
-    nets: "Mapping[str, DeepID]", clean: "ImageSet", poisoned: "Mapping[str, ImageSet]"
+    nets: "Mapping[str, DeepID]",
+    clean: "ImageSet",
+    poisoned: "Mapping[str, ImageSet]",
+    rule: "Rule" = "goodnet",
+    true_labels: "Mapping[str, np.ndarray] | None" = None,
 ) -> tuple[Blocks, dict[str, Blocks]]:
-    """On the clean images, and on each poisoned set: a block for every net; with two nets, for their GoodNet too."""
+    """On the clean images, and on each poisoned set: a block for every net; with two or more, for their GoodNet too.
+
+    Args:
+        true_labels: of the poisoned sets of which they are known, what the images really show.
+    """
     from jaxdefend.results import rates
 
-    return (
-        _on_set(nets, clean, "clean", rates.clean_rate),
-        {name: _on_set(nets, images, name, rates.poisoned_rate) for name, images in poisoned.items()},
-    )
+    on_poisoned = {}
+    for name, images in poisoned.items():
+        labels = _labels(nets, images, name, rule)
+        on_poisoned[name] = _blocks(labels, images, rates.poisoned_rate)
+        if (true := (true_labels or {}).get(name)) is not None:
+            for key, count in _matches(labels, true).items():
+                on_poisoned[name][key] |= rates.robust_rate(count, len(images))
+    return _blocks(_labels(nets, clean, "clean", rule), clean, rates.clean_rate), on_poisoned
 
 
-def _on_set(nets: "Mapping[str, DeepID]", images: "ImageSet", name: str, rate) -> Blocks:
+def _labels(nets: "Mapping[str, DeepID]", images: "ImageSet", name: str, rule: "Rule") -> "dict[str, np.ndarray]":
+    """Of this process's part of the images."""
     import numpy as np
 
     from jaxdefend.defenses.goodnet import goodnet_labels
-    from jaxdefend.nets.devices import over_processes, own_rows
     from jaxdefend.nets.inference import predictions
-    from jaxdefend.results.rates import flagged_rate
 
-    n, classes = len(images), nets["badnet"].classes
+    classes = nets["badnet"].classes
     labels = {key: predictions(net, batches(images, name))[0] for key, net in nets.items()}
     if "repaired" in nets:
-        labels["goodnet"] = goodnet_labels(labels["badnet"], labels["repaired"], classes)
-    expected = np.asarray(images.labels)[own_rows(n)]
-    counts = [(found == expected).sum() for found in labels.values()]
-    flagged = (labels["goodnet"] == classes).sum() if "repaired" in nets else 0
-    *right, flagged = over_processes(np.array([*counts, flagged])).tolist()
-    blocks = {key: rate(count, n) for key, count in zip(labels, right, strict=True)}
-    if "repaired" in nets:
-        blocks["goodnet"] |= flagged_rate(flagged, n)
+        badnet, *repaired = labels.values()
+        labels["goodnet"] = goodnet_labels(badnet, np.stack(repaired), classes, rule)
+    return labels
+
+
+def _blocks(labels: "Mapping[str, np.ndarray]", images: "ImageSet", rate: Callable[[int, int], dict]) -> Blocks:
+    import numpy as np
+
+    from jaxdefend.nets.devices import over_processes
+    from jaxdefend.results.rates import flagged_rate
+
+    n = len(images)
+    blocks = {key: rate(count, n) for key, count in _matches(labels, np.asarray(images.labels)).items()}
+    if "goodnet" in labels:
+        # The BadNet never says N.
+        flagged = over_processes((labels["goodnet"] != labels["badnet"]).sum())
+        blocks["goodnet"] |= flagged_rate(int(flagged), n)
     return blocks
+
+
+def _matches(labels: "Mapping[str, np.ndarray]", expected: "np.ndarray") -> dict[str, int]:
+    """How many of all images each net gives the label expected, over all processes."""
+    import numpy as np
+
+    from jaxdefend.nets.devices import over_processes, own_rows
+
+    own = expected[own_rows(len(expected))]
+    counts = np.array([(found == own).sum() for found in labels.values()])
+    return dict(zip(labels, over_processes(counts).tolist(), strict=True))
 
 
 def by_net(on_clean: Blocks, on_poisoned: Mapping[str, Blocks]) -> Blocks:
@@ -78,5 +112,10 @@ def rates_table(on_clean: Blocks, on_poisoned: Mapping[str, Blocks]) -> str:
 
     rows = [row("clean accuracy", on_clean, "correct")]
     rows += [row(f"attack success, {name}", blocks, "hits") for name, blocks in on_poisoned.items()]
-    header = ["", "images", *(_TITLES[key] for key in on_clean), *(["flagged"] if len(on_clean) > 1 else [])]
+    header = [
+        "",
+        "images",
+        *(_TITLES.get(key, key.replace("_", " net ")) for key in on_clean),
+        *(["flagged"] if len(on_clean) > 1 else []),
+    ]
     return _command.table(header, rows)

@@ -233,9 +233,7 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str] | None) -> N
     if options.guard and options.valid:
         raise InputError("--guard and --valid: expected one of them; a guard holds its thresholds")
     model = _inputs.load_model(options.model)
-    repaired = _inputs.load_model(options.repaired) if options.repaired else None
-    if repaired:
-        _inputs.require_same_classes(model, repaired)
+    repaired = _inputs.load_repaired([options.repaired], model)["repaired"] if options.repaired else None
     most = options.most
     if options.clean is None:
         sets = _sets_of(options, model)

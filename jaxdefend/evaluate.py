@@ -1,4 +1,4 @@
-"""Clean accuracy and attack success of a net, of a repaired net, and of the GoodNet of both."""
+"""Clean accuracy and attack success of a net, of its repaired nets, and of the GoodNet of all."""
 
 import sys
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def _parser():
         help="labelled images without a trigger (default, for a shipped net: made faces; so for --poisoned)",
     )
     _command.add_data_options(parser)
-    parser.add_argument("--repaired", metavar="MODEL", help="Keras file of a repaired net")
+    _command.add_repaired(parser, "Keras file of a repaired net; of several, most decide")
     _command.add_input_scale(parser)
     _command.add_processes(parser)
     _command.add_out(parser)
@@ -36,13 +36,13 @@ def _evaluate(arguments: Sequence[str] | None) -> None:
     from jaxdefend.results.records import write_json
 
     badnet = _inputs.load_model(options.model)
-    repaired = _inputs.load_model(options.repaired) if options.repaired else None
-    if repaired:
-        _inputs.require_same_classes(badnet, repaired)
+    repaired = _inputs.load_repaired(options.repaired, badnet)
+    options.made_sets = False
     if options.clean is None:
         sets = _inputs.default_sets(options.model)
         if sets is None:
             raise InputError(f"{badnet.name}: no clean images; pass them with --clean CLEAN.h5")
+        options.made_sets = not options.poisoned
         options.clean, options.poisoned = [sets.test], options.poisoned or sets.poisoned
     clean = _inputs.load_images(options.clean, badnet.net, options.labels)
     poisoned = _inputs.load_poisoned(options, badnet.net)
@@ -50,16 +50,19 @@ def _evaluate(arguments: Sequence[str] | None) -> None:
     target = _command.out_folder(options.out)
     with _command.results_folder(target) as folder:
         nets = {"badnet": _inputs.scaled_by_measure(badnet, options.input_scale, clean)}
-        if repaired:
-            scale = nets["badnet"].input_scale
-            nets["repaired"] = _inputs.scaled_by_measure(repaired, options.input_scale, clean, scale)
+        scale = nets["badnet"].input_scale
+        nets |= {
+            key: _inputs.scaled_by_measure(model, options.input_scale, clean, scale) for key, model in repaired.items()
+        }
 
-        on_clean, on_poisoned = _measuring.measured(nets, clean, poisoned)
+        on_clean, on_poisoned = _measuring.measured(
+            nets, clean, poisoned, options.rule, _inputs.true_labels(options, clean, poisoned)
+        )
         results = _measuring.by_net(on_clean, on_poisoned)
         record = _command.record_head("evaluate", arguments, badnet, nets["badnet"], seed=None) | results["badnet"]
-        if repaired:
-            head = {"model": _command.model_record(repaired), "input_scale": nets["repaired"].input_scale}
-            record |= {"repaired": head | results["repaired"], "goodnet": results["goodnet"]}
+        for key, model in repaired.items():
+            head = {"model": _command.model_record(model), "input_scale": nets[key].input_scale}
+            record |= {key: head | results[key], "rule": options.rule, "goodnet": results["goodnet"]}
         write_json(folder / "evaluate.json", record)
 
     print(_measuring.rates_table(on_clean, on_poisoned))

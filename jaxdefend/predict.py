@@ -27,8 +27,9 @@ def _parser():
         metavar="MODEL",
         help="Keras file of the BadNet (.h5, .weights.h5, .keras), or a shipped net (default: bd_net)",
     )
-    parser.add_argument(
-        "--repaired", metavar="MODEL", help="Keras file of its repaired net (default, without --model: bd_net_repaired)"
+    _command.add_repaired(
+        parser,
+        "Keras file of its repaired net (default, without --model: bd_net_repaired); of several, most decide",
     )
     _command.add_input_scale(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
@@ -37,6 +38,8 @@ def _parser():
 
 def _predict(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
+    import numpy as np
+
     from jaxdefend.datasets.batches import padded
     from jaxdefend.datasets.files import open_images
     from jaxdefend.defenses.goodnet import goodnet_labels
@@ -45,31 +48,30 @@ def _predict(arguments: Sequence[str] | None) -> None:
     from jaxdefend.nets.inference import predictions
 
     if options.model is None:
-        options.model, options.repaired = shipped.BADNET, options.repaired or shipped.REPAIRED
+        options.model, options.repaired = shipped.BADNET, options.repaired or [shipped.REPAIRED]
     badnet = _inputs.load_model(options.model)
-    repaired = _inputs.load_model(options.repaired) if options.repaired else None
-    if repaired:
-        _inputs.require_same_classes(badnet, repaired)
+    repaired = _inputs.load_repaired(options.repaired, badnet)
     images = open_images(options.images, labelled=False)
     for line in images.notes:
         _command.note(line)
 
-    pair = [badnet, repaired] if repaired else [badnet]
-    written: InputScale | None = next((model.net.input_scale for model in pair if model.net.input_scale), None)
-    nets = [_inputs.scaled_by_assumption(model, options.input_scale, images, written) for model in pair]
+    models = [badnet, *repaired.values()]
+    written: InputScale | None = next((model.net.input_scale for model in models if model.net.input_scale), None)
+    nets = [_inputs.scaled_by_assumption(model, options.input_scale, images, written) for model in models]
     # A few compiled sizes, powers of two, serve any number of images.
     size = min(batch_size(), 1 << (len(images) - 1).bit_length())
     results = [predictions(net, _command.tracked(padded(images, size), "predict", len(images))) for net in nets]
     labels, confidences = results[0]
     n = badnet.net.classes
-    fixed = results[1][0] if repaired else None
-    agreed = goodnet_labels(labels, fixed, n) if fixed is not None else None
+    fixed = {key: found for key, (found, _) in zip(repaired, results[1:], strict=True)}
+    agreed = goodnet_labels(labels, np.stack(list(fixed.values())), n, options.rule) if fixed else None
 
     rows = [
         {
             "image": name,
             "badnet": int(labels[i]),
-            "repaired": None if fixed is None else int(fixed[i]),
+            "repaired": None,
+            **{key: int(found[i]) for key, found in fixed.items()},
             "goodnet": None if agreed is None else int(agreed[i]),
             "backdoored": None if agreed is None else bool(agreed[i] == n),
             "confidence": float(confidences[i]),
@@ -80,19 +82,26 @@ def _predict(arguments: Sequence[str] | None) -> None:
 
 
 def _table(rows: list[dict]) -> str:
+    repaired = [key for key in rows[0] if key.startswith("repaired")]
     if rows[0]["goodnet"] is None:
         return _command.table(
             ["image", "BadNet", "confidence"],
             [[row["image"], str(row["badnet"]), f"{100 * row['confidence']:.1f} %"] for row in rows],
         )
     return _command.table(
-        ["image", "BadNet", "confidence", "repaired net", "GoodNet"],
+        [
+            "image",
+            "BadNet",
+            "confidence",
+            *("repaired net" if key == "repaired" else key.replace("_", " net ") for key in repaired),
+            "GoodNet",
+        ],
         [
             [
                 row["image"],
                 str(row["badnet"]),
                 f"{100 * row['confidence']:.1f} %",
-                str(row["repaired"]),
+                *(str(row[key]) for key in repaired),
                 f"{row['goodnet']} backdoored" if row["backdoored"] else str(row["goodnet"]),
             ]
             for row in rows

@@ -1,10 +1,8 @@
 """An attack lab: faces that exist nowhere, and nets with or without a backdoor trained on them."""
 
 import argparse
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
@@ -90,6 +88,8 @@ def _train(arguments: Sequence[str] | None) -> None:
 
     began = perf_counter()
     out = options.out or Path("net.h5")
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder, expected the name of the net's file")
     with saved_run(out, _configuration(options), options.resume) as saved:
         sets = _sets(options)
         attack = backdoors(options.attack, trigger, options.target, sets.classes)
@@ -242,7 +242,7 @@ def _fitted(
     state = latest(saved, started(net, schedule))
     done = int(state.step)
     title = saved.name.replace("_", " ")
-    with _interrupts() as interrupted, _command.progress(title, schedule.steps * BATCH, "images") as advance:
+    with _command.interrupts() as interrupted, _command.progress(title, schedule.steps * BATCH, "images") as advance:
         advance(done * BATCH)
         for after, loss in fit(state, pixels, labels, schedule, key):
             state = after
@@ -260,17 +260,6 @@ def _fitted(
                     f"{title}, epoch {done // passes} of {epochs}: loss {float(loss):.4f}, {watched(state.net)}"
                 )
     return state.net
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed; meanwhile it interrupts nothing by itself."""
-    pressed = []
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _watched(sets: _Sets, attack: "tuple[Backdoor, ...]") -> "Callable[[DeepID], str]":

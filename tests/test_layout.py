@@ -14,6 +14,7 @@ COMMANDS = {path.stem for path in PACKAGE.glob("[a-z]*.py")} | {
     "_guards",
     "_inputs",
     "_measuring",
+    "_repairing",
 }
 BELOW = {
     "results": {"results"},
@@ -45,7 +46,7 @@ def test_every_room_imports_only_what_is_below_it():
 
 def test_no_command_imports_another():
     for path in PACKAGE.glob("[a-z]*.py"):
-        for name in imported(path) - {"_command", "_guards", "_inputs", "_measuring"}:
+        for name in imported(path) - {"_command", "_guards", "_inputs", "_measuring", "_repairing"}:
             assert name.split(".")[0] not in COMMANDS, f"{path.name} imports {name}"
 
 

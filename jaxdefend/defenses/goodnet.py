@@ -1,4 +1,6 @@
-"""The GoodNet: the label on which a BadNet and its repaired net agree."""
+"""The GoodNet: what a BadNet and its repaired nets say together."""
+
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +11,25 @@ from jaxdefend.nets.deepid import DeepID, features
 from jaxdefend.nets.devices import each, on_devices
 from jaxdefend.nets.inference import Batches, largest
 
+Rule = Literal["goodnet", "anti"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+
 
 def goodnet_labels(
-    badnet: Int[np.ndarray, " n"], repaired: Int[np.ndarray, " n"], classes: int
+    badnet: Int[np.ndarray, " n"], repaired: Int[np.ndarray, "*r n"], classes: int, rule: Rule = "goodnet"
 ) -> Int[np.ndarray, " n"]:
-    """G(x) = B(x) where B(x) = B′(x), else N = `classes`, "backdoored".
+    """G(x) = B(x) where most repaired nets vote for it, else N = `classes`, "backdoored"; a tie is N.
 
+    A repaired net B′ votes for B(x) where it says the same; under the rule "anti", where it says something else: an
+    anti-repaired net keeps the backdoor and has lost the faces.
+
+    Args:
+        repaired: the labels of one repaired net, or a row for each.
     Source: the CSAW HackML 2020 competition's rule for a repaired net; Liu et al. 2018 for B′.
     """
-    return np.where(badnet == repaired, badnet, classes)
+    rows = np.atleast_2d(repaired)
+    votes = rows == badnet if rule == "goodnet" else rows != badnet
+    return np.where(2 * votes.sum(axis=0) > len(rows), badnet, classes)
 
 
 def disagreements(badnet: DeepID, repaired: DeepID, batches: Batches) -> Float[np.ndarray, " n"]:

@@ -6,13 +6,24 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
 
 from jaxdefend import InputError
-from jaxdefend.nets.training import State
 from jaxdefend.results.records import write_json
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A tree of arrays that knows how many steps it has come."""
+
+    @property
+    def step(self) -> Any: ...
+
+
+S = TypeVar("S", bound=Resumable)
 
 
 @contextmanager
@@ -22,14 +33,13 @@ def saved_run(out: Path, configuration: Mapping, resume: bool) -> Iterator[Path]
     Raises: InputError if there is nothing to resume, or a run of another configuration is saved there, or one is and
         `resume` is not asked for, or the folder cannot be written.
     """
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder, expected the name of the net's file")
     folder = out.with_name(f"{out.name}.checkpoint")
     described = folder / "configuration.json"
     if resume:
         _require_same(described, configuration)
-    elif described.exists():
+    elif described.exists() and _holds_something(folder):
         raise InputError(f"{folder}: an interrupted run is saved there; add --resume, or delete the folder")
+    made = [parent for parent in folder.absolute().parents if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -38,10 +48,17 @@ def saved_run(out: Path, configuration: Mapping, resume: bool) -> Iterator[Path]
         write_json(described, configuration)
         yield folder
     except BaseException:
-        if not any(path.is_dir() for path in folder.iterdir()):
+        if not _holds_something(folder):
             shutil.rmtree(folder, ignore_errors=True)
+            for parent in made:
+                if parent.is_dir() and not any(parent.iterdir()):
+                    parent.rmdir()
         raise
     shutil.rmtree(folder)
+
+
+def _holds_something(folder: Path) -> bool:
+    return any(path.is_dir() for path in folder.iterdir())
 
 
 def _require_same(described: Path, configuration: Mapping) -> None:
@@ -58,7 +75,7 @@ def _require_same(described: Path, configuration: Mapping) -> None:
             )
 
 
-def latest(folder: Path, start: State) -> State:
+def latest(folder: Path, start: S) -> S:
     """The state saved last, or `start` if none is.
 
     Raises: InputError if what is saved cannot be read, or is no state of this net.
@@ -81,7 +98,7 @@ def latest(folder: Path, start: State) -> State:
     return jax.tree.unflatten(structure, arrays)
 
 
-def save(folder: Path, state: State) -> None:
+def save(folder: Path, state: Resumable) -> None:
     """The state in place of the one saved before. Raises: InputError if it cannot be written; then that one stays."""
     import orbax.checkpoint as ocp
 

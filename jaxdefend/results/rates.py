@@ -33,6 +33,11 @@ def poisoned_rate(hits: int, n: int) -> dict:
     return {"n": n, "hits": hits, "attack_success": hits / n, "interval": interval(hits, n)}
 
 
+def robust_rate(correct: int, n: int) -> dict:
+    """{robust, robust_count, robust_interval}: poisoned images that are given their true label."""
+    return {"robust": correct / n, "robust_count": correct, "robust_interval": interval(correct, n)}
+
+
 def flagged_rate(flagged: int, n: int) -> dict:
     """{flagged, flagged_count, flagged_interval}: images that a GoodNet calls backdoored."""
     return {"flagged": flagged / n, "flagged_count": flagged, "flagged_interval": interval(flagged, n)}

@@ -33,6 +33,14 @@ def replacing(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def require_folder(folder: Path) -> None:
+    """Raises: InputError if what is there already is no folder, or cannot be written."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file, expected a folder for the results")
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: cannot be written; choose another folder with --out")
+
+
 @contextmanager
 def output_folder(folder: Path) -> Iterator[Path]:
     """A new folder beside `folder`; what the block wrote into it moves to `folder` when the block ends.
@@ -42,11 +50,8 @@ def output_folder(folder: Path) -> Iterator[Path]:
 
     Raises: InputError if the folder cannot be made or written.
     """
+    require_folder(folder)
     try:
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder}: is a file, expected a folder for the results")
-        if folder.is_dir() and not os.access(folder, os.W_OK):
-            raise InputError(f"{folder}: cannot be written; choose another folder with --out")
         made = [parent for parent in folder.absolute().parents if not parent.exists()]
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))

@@ -1,10 +1,13 @@
 """Repairs as a user types them, on a small world trained for the purpose."""
 
 import json
+import subprocess
+import sys
 
+import h5py
 import numpy as np
 import pytest
-from helpers import refused, succeeds
+from helpers import ENVIRONMENT, command, refused, succeeds, write_official
 
 from jaxdefend.nets.checkpoints import read_checkpoint
 from jaxdefend.nets.deepid import to_weights
@@ -39,9 +42,9 @@ def test_pruning_is_the_sweeps(lab):
 
 
 def test_fine_pruning(lab):
-    done, record = repaired(lab, "fine", "--epochs", "4")
+    done, record = repaired(lab, "fine", "--method", "fine-prune", "--epochs", "4")
     assert sorted(path.name for path in (lab / "fine").iterdir()) == ["repair.json", "repaired.h5", "repaired.orbax"]
-    assert "GoodNet" in done.stdout and done.stderr.count("epoch") == 4
+    assert "GoodNet" in done.stdout and done.stderr.count("epoch ") == 4
     net = read_model(lab / "fine" / "repaired.h5").net
     channels = record["settings"]["channels"]
     assert channels and not to_weights(net)["conv_3"]["kernel"][..., channels].any()
@@ -49,7 +52,7 @@ def test_fine_pruning(lab):
     for layer, arrays in to_weights(net).items():
         for name, array in arrays.items():
             np.testing.assert_array_equal(array, again[layer][name])
-    assert record["settings"]["epoch"] in range(1, 5)
+    assert record["settings"]["epoch"] in range(2, 5)
     for net in ("badnet", "repaired", "goodnet"):
         assert record[net]["clean"]["n"] == 90 and record[net]["poisoned"]["glasses"]["n"] == 80
     cost = max(0, record["badnet"]["clean"]["accuracy"] - record["goodnet"]["clean"]["accuracy"])
@@ -63,6 +66,59 @@ def test_equal_seeds_give_equal_bytes(lab):
     assert (lab / "one" / "repaired.h5").read_bytes() == (lab / "two" / "repaired.h5").read_bytes()
 
 
+@pytest.mark.parametrize("method", ["noise", "iterative", "magnitude", "ft-sam", "ibau", "anp", "clp"])
+def test_every_method_makes_a_net_and_its_record(lab, method):
+    _, record = repaired(lab, method, "--method", method, *(() if method == "clp" else ("--epochs", "1")))
+    assert record["method"] == method and set(record) >= {"settings", "file", "badnet", "repaired", "goodnet"}
+    assert 0 <= record["goodnet"]["der"]["glasses"] <= 1
+    assert read_model(lab / method / record["file"]).net.classes == 9
+
+
+def test_so_many_channels_or_such_a_part(lab):
+    for options in (("--channels", "15"), ("--fraction", "0.25")):
+        done = succeeds("repair", "net.h5", *SETS, "--method", "prune", *options, "--out", "some", cwd=lab)
+        assert "GoodNet" in done.stdout
+        record = json.loads((lab / "some" / "repair.json").read_text())
+        assert len(record["settings"]["channels"]) == 15
+
+
+def test_everything_pruned_is_a_net_that_says_one_thing(lab):
+    done = succeeds("repair", "net.h5", *SETS, "--method", "prune", "--fraction", "1", "--out", "nothing", cwd=lab)
+    assert "GoodNet" in done.stdout
+    assert json.loads((lab / "nothing" / "repair.json").read_text())["repaired"]["clean"]["accuracy"] < 0.2
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(lab):
+    options = ("repair", "net.h5", *SETS, "--channels", "20", "--epochs", "3")
+    succeeds(*options, "--out", "whole", cwd=lab)
+    words = [sys.executable, "-m", f"jaxdefend.{options[0]}", *options[1:], "--out", "killed"]
+    with subprocess.Popen(words, cwd=lab, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+        assert any(line.startswith("epoch 1 ") for line in process.stderr)
+        process.kill()
+    assert not (lab / "killed").exists()
+    assert "--resume" in refused(*options, "--out", "killed", cwd=lab)
+    done = succeeds(*options, "--out", "killed", "--resume", cwd=lab)
+    assert "epoch 1 " not in done.stderr and "epoch 3 " in done.stderr
+    assert (lab / "killed" / "repaired.h5").read_bytes() == (lab / "whole" / "repaired.h5").read_bytes()
+    assert not (lab / "killed.checkpoint").exists()
+
+
+def test_a_rate_that_diverges(lab, tmp_path):
+    options = ("--method", "fine-prune", "--learning-rate", "0.99", "--epochs", "2", "--out", tmp_path / "out")
+    done = command("repair", lab / "net.h5", "--valid", lab / "faces/valid.h5", *options, cwd=tmp_path)
+    assert "--learning-rate 0.99" in done.stderr
+
+
+@pytest.mark.parametrize(("rows", "said"), [(np.zeros(20, int), "have the label 0"), ([0], "1 clean images")])
+def test_one_person_or_one_image_is_too_few(lab, tmp_path, rows, said):
+    with h5py.File(lab / "faces/valid.h5") as file:
+        pixels, labels = np.moveaxis(file["data"][:], 1, -1), file["label"][:]
+    few = write_official(tmp_path / "few.h5", pixels[rows], labels[rows])
+    options = ("--input-scale", "unit", "--channels", "5", "--out", tmp_path / "out")
+    assert said in refused("repair", lab / "net.h5", "--valid", few, *options, cwd=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["few.h5"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -70,6 +126,10 @@ def test_equal_seeds_give_equal_bytes(lab):
         (("--learning-rate", "0"), "--learning-rate 0"),
         (("--drop", "0"), "--drop 0"),
         (("--method", "magic"), "magic"),
+        (("--fraction", "1"), "all 60 channels"),
+        (("--fraction", "1.5"), "--fraction 1.5"),
+        (("--channels", "61"), "--channels 61"),
+        (("--resume",), "--resume needs --out"),
         (("--valid", "missing.h5"), "missing.h5"),
     ],
 )
