@@ -1,7 +1,7 @@
 """Detectors on whole sets, their thresholds, and guard.json: what detect writes and predict reads."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from jaxdefend.datasets.batches import ImageSet
     from jaxdefend.defenses.detectors import LogNormal, Settings
-    from jaxdefend.nets.deepid import DeepID
+    from jaxdefend.nets.deepid import DeepID, InputScale
+    from jaxdefend.nets.inference import Batches
     from jaxdefend.nets.keras_files import ModelFile
 
     Entropies = dict[str, "np.ndarray"]
@@ -44,8 +45,12 @@ class Guard(NamedTuple):
     clean: "Mapping[str, LogNormal]"
 
 
-def measures(detection: Detection, images: "ImageSet", title: str) -> "Entropies":
-    """Entropies in bits of the detectors that have one, and the scores of the GoodNet, of all images."""
+def measures(detection: Detection, batches: "Callable[[str], Batches]") -> "Entropies":
+    """Entropies in bits of the detectors that have one, and the scores of the GoodNet, of all images.
+
+    Args:
+        batches: gives all images anew; called with the name of the detector that reads them.
+    """
     import jax
 
     from jaxdefend.defenses import goodnet, mask_entropy, strip
@@ -55,16 +60,14 @@ def measures(detection: Detection, images: "ImageSet", title: str) -> "Entropies
     found = {}
     if {"masks", "both"} & set(detection.names):
         masks = mask_entropy.random_masks(mask_key, settings.masks, settings.keep)
-        found["masks"] = mask_entropy.entropies(net, _measuring.batches(images, f"{title}, masks"), masks)
+        found["masks"] = mask_entropy.entropies(net, batches("masks"), masks)
     if {"strip", "both"} & set(detection.names):
         assert detection.pool is not None
         pool = strip.overlay_pool(net, detection.pool, settings.blend)
-        batches = _measuring.batches(images, f"{title}, strip")
-        found["strip"] = strip.entropies(net, batches, pool, overlay_key, settings.overlays, settings.blend)
+        found["strip"] = strip.entropies(net, batches("strip"), pool, overlay_key, settings.overlays, settings.blend)
     if "goodnet" in detection.names:
         assert detection.repaired is not None
-        batches = _measuring.batches(images, f"{title}, goodnet")
-        found["goodnet"] = goodnet.disagreements(net, detection.repaired, batches)
+        found["goodnet"] = goodnet.disagreements(net, detection.repaired, batches("goodnet"))
     return found
 
 
@@ -87,7 +90,7 @@ def calibrated(detection: Detection, images: "ImageSet", frrs: Sequence[float], 
 
     for frr in frrs:
         rules.conformal_confidence(len(images), frr)
-    measured = measures(detection, images, "calibration")
+    measured = measures(detection, lambda name: _measuring.batches(images, f"calibration, {name}"))
     clean = {name: log_normal(measured[name]) for name in ENTROPIES if name in measured}
     fits = {
         "conformal": rules.conformal_threshold,
@@ -179,6 +182,15 @@ def read_guard(path: Path, model: "ModelFile", net: "DeepID") -> Guard:
     if pool is None and set(detectors) != {"masks"}:
         raise InputError(f"{path}: no overlays for {', '.join(detectors)}; make it again with detect calibrate")
     return Guard(Detection(net, settings, tuple(detectors), pool), default, detectors, clean)
+
+
+def scale_of(path: Path) -> "InputScale | None":
+    """The input scale a guard was made for; what else may be wrong with it `read_guard` says."""
+    try:
+        scale = json.loads(path.read_text())["input_scale"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return scale if scale in ("raw", "unit") else None
 
 
 def _read_pool(path: Path, sha256: str) -> "np.ndarray":

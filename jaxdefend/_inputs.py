@@ -172,7 +172,7 @@ def scaled_by_assumption(
 ) -> "DeepID":
     """The net with its input scale where nothing is labelled: the one asked for, the file's, or a guess that is told.
 
-    `fallback` is what the file of the other net of the pair says.
+    `fallback` is what the file of another net of the GoodNet says, or the guard.
     """
     from jaxdefend.nets.inference import assumed_input_scale
 
@@ -181,7 +181,7 @@ def scaled_by_assumption(
         return known
     told = f"{model.name}: the file does not say its input scale and no image is labelled; assuming"
     if fallback:
-        _command.note(f"{told} {fallback}, as the file of the other net says; --input-scale overrides it")
+        _command.note(f"{told} {fallback}, as the other net or the guard says; --input-scale overrides it")
         return _with_scale(model, fallback)
     scale, spread = assumed_input_scale(model.net, images[:64])
     why = "far more than training on raw pixels leaves" if scale == "unit" else "as training on raw pixels leaves it"

@@ -1,7 +1,6 @@
 """Is this input carrying a trigger? STRIP and mask entropy, with thresholds fitted on clean images alone."""
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -158,7 +157,7 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str] | None) -> 
     if made:
         options.clean = [_sets_of(options, model).valid]
     clean = _inputs.load_images(options.clean, model.net)
-    clean = _thinned(clean, _MOST_MADE) if made else clean
+    clean = _thinned(clean, _MOST_MADE) if made and options.detector != "masks" else clean
 
     target = _command.out_folder(options.out)
     with _command.results_folder(target) as folder:
@@ -189,17 +188,16 @@ def _score(options: argparse.Namespace, arguments: Sequence[str] | None) -> None
     images = open_images(options.images, labelled=False)
     for line in images.notes:
         _command.note(line)
-    asked = options.input_scale
-    if asked == "auto" and options.guard and model.net.input_scale is None:
-        asked = _scale_of(options.guard)
-    net = _inputs.scaled_by_assumption(model, asked, images)
+    net = _inputs.scaled_by_assumption(
+        model, options.input_scale, images, _guards.scale_of(options.guard) if options.guard else None
+    )
     guard = _guards.read_guard(options.guard, model, net) if options.guard else None
     detection = guard.detection if guard else _guards.Detection(net, Settings(options.seed), ("masks",))
     name = guard.default if guard else "masks"
 
     target = _command.out_folder(options.out)
     with _command.results_folder(target) as folder:
-        measured = _guards.measures(detection, images, "score")
+        measured = _guards.measures(detection, lambda name: _measuring.batches(images, name))
         found = _guards.scores(detection, measured, guard.clean if guard else {})[name]
         columns = {"image": images.names, "score": found.astype(float)}
         if guard:
@@ -212,15 +210,6 @@ def _score(options: argparse.Namespace, arguments: Sequence[str] | None) -> None
         text = (folder / "scores.csv").read_text()
     print(text, end="")
     _command.note(f"written to {target}/: scores.csv, scores.json")
-
-
-def _scale_of(guard: Path) -> str:
-    """The input scale a guard was made for, where its net's file says none; what else is wrong is found later."""
-    try:
-        scale = json.loads(guard.read_text())["input_scale"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "auto"
-    return scale if scale in ("raw", "unit") else "auto"
 
 
 def _evaluate(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
@@ -263,7 +252,12 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str] | None) -> N
             guard = _guards.calibrated(detection, valid, options.frr, options.fit, "masks")
         sets = {"clean": clean, **{f"poisoned {name}": images for name, images in poisoned.items()}}
         labels = {name: predictions(net, _measuring.batches(images, name))[0] for name, images in sets.items()}
-        measured = {name: _guards.measures(guard.detection, images, name) for name, images in sets.items()}
+        measured = {
+            name: _guards.measures(
+                guard.detection, lambda of, at=images, name=name: _measuring.batches(at, f"{name}, {of}")
+            )
+            for name, images in sets.items()
+        }
         found = {name: _guards.scores(guard.detection, values, guard.clean) for name, values in measured.items()}
         right = {name: labels[name] == images.labels for name, images in sets.items()}
 

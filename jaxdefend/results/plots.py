@@ -107,24 +107,29 @@ def write_detection(
     def drawn(name: str, detector: str) -> np.ndarray:
         return scores[name][detector] if name == "clean" else scores[name][detector][right[name]]
 
-    figure = Figure(figsize=(3.4 * len(detectors), 2.9), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(detectors), 3.2), layout="constrained")
     for axes, detector in zip(figure.subplots(1, len(detectors), squeeze=False)[0], detectors, strict=True):
-        values = {name: drawn(name, detector) for name in scores}
-        bins = np.histogram_bin_edges(np.concatenate([*values.values(), [thresholds[detector]]]), 40)
+        label, entropy = _SCORES[detector]
+
+        def shown(values: np.ndarray | float, entropy: bool = entropy) -> np.ndarray:
+            return np.maximum(-np.asarray(values), _SUREST) if entropy else np.asarray(values)
+
+        values = {name: shown(drawn(name, detector)) for name in scores}
+        edges = np.concatenate([*values.values(), shown(thresholds[detector])[None]])
+        bins = np.histogram_bin_edges(np.log10(edges) if entropy else edges, 40)
         for name, colour in zip(values, (_ACCURACY[0], *_ATTACK * 9), strict=False):
-            n = max(1, len(values[name]))
-            axes.hist(
-                values[name], bins, weights=np.full(len(values[name]), 100 / n), alpha=0.6, color=colour, label=name
-            )
-        axes.axvline(thresholds[detector], color="0.3", linewidth=0.9, linestyle=":", label="threshold")
-        axes.set(xlabel=_SCORES[detector], ylabel="images, %")
+            weights = np.full(len(values[name]), 100 / max(1, len(values[name])))
+            axes.hist(values[name], 10**bins if entropy else bins, weights=weights, alpha=0.6, color=colour, label=name)
+        axes.axvline(float(shown(thresholds[detector])), color="0.3", linewidth=0.9, linestyle=":", label="threshold")
+        axes.set(xlabel=label, ylabel="images, %", xscale="log" if entropy else "linear")
         axes.set_title(detector, loc="left", fontsize="medium")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(fontsize="x-small")
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize="small", frameon=False)
     figure.suptitle(model, x=0.01, ha="left", fontsize="medium")
     _write(figure, folder / "histogram.png")
 
-    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for detector, style in zip(detectors, ("-", "--", ":", "-.") * 9, strict=False):
         for name, colour in zip(poisoned, _ATTACK * 9, strict=False):
@@ -144,17 +149,19 @@ def write_detection(
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if poisoned:
-        axes.legend(fontsize="x-small", loc="upper right")
+        figure.legend(fontsize="x-small", loc="outside right upper", frameon=False)
     _write(figure, folder / "errors.png")
 
 
-# What a detector's score is.
+# What a detector's score is, and whether it is an entropy's negative, drawn as the entropy.
 _SCORES = {
-    "masks": "−entropy under masks, bits",
-    "strip": "−entropy under overlays, bits",
-    "both": "standard deviations below clean",
-    "goodnet": "disagreement, bits",
+    "masks": ("entropy under masks, bits", True),
+    "strip": ("entropy under overlays, bits", True),
+    "both": ("standard deviations below clean", False),
+    "goodnet": ("disagreement, bits", False),
 }
+# Bits; smaller entropies are drawn here.
+_SUREST = 1e-3
 
 
 def write_superimposed(path: Path, overlays: np.ndarray, rows: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
