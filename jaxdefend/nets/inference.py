@@ -36,7 +36,8 @@ def largest(logits: Float[Array, "n k"]) -> Int32[Array, " n"]:
 
 def entropy(logits: Float[Array, "*n k"]) -> Float[Array, "*n"]:
     """Shannon entropy of softmax(logits), in bits: never negative, and 0 where one class takes all."""
-    shares = jax.nn.log_softmax(logits)
+    # Cut off where float32 shares are zero, so that logits of any size give no 0 × −∞.
+    shares = jnp.maximum(jax.nn.log_softmax(logits), -1e3)
     return jnp.maximum(-(jnp.exp(shares) * shares).sum(axis=-1), 0) / jnp.log(2)
 
 

@@ -10,6 +10,8 @@ from scipy.special import betainc, betaincinv
 from jaxdefend import InputError
 
 Scores = Float[np.ndarray, " n"]
+Clean = Float[np.ndarray, " c"]
+Poisoned = Float[np.ndarray, " p"]
 
 # At which FARs are reported.
 FRRS = (0.005, 0.01, 0.02, 0.05, 0.1)
@@ -72,7 +74,7 @@ def _check_frr(frr: float) -> None:
         raise InputError(f"--frr {frr:g}: expected a share above 0 and below 1, such as 0.01")
 
 
-def auroc(clean: Scores, poisoned: Scores) -> float:
+def auroc(clean: Clean, poisoned: Poisoned) -> float:
     """Probability that a poisoned image scores higher than a clean one, ties counting half."""
     ordered = np.sort(clean)
     below = np.searchsorted(ordered, poisoned, "left") + np.searchsorted(ordered, poisoned, "right")
@@ -87,12 +89,12 @@ def auroc_interval(area: float, clean: int, poisoned: int) -> list[float]:
     return [max(0.0, area - half), min(1.0, area + half)]
 
 
-def accepted_at(clean: Scores, poisoned: Scores, frr: float) -> int:
+def accepted_at(clean: Clean, poisoned: Poisoned, frr: float) -> int:
     """How many poisoned images pass the threshold that at most a share `frr` of these clean images exceeds."""
     return int((poisoned <= quantile_threshold(clean, frr)).sum())
 
 
-def error_curve(clean: Scores, poisoned: Scores) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
+def error_curve(clean: Clean, poisoned: Poisoned) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
     """FRR and FAR at every threshold, the highest first: from (0, …) to (1, 0)."""
     thresholds = np.concatenate([np.unique(np.concatenate([clean, poisoned]))[::-1], [-np.inf]])
     frr = 1 - np.searchsorted(np.sort(clean), thresholds, "right") / len(clean)
@@ -100,7 +102,7 @@ def error_curve(clean: Scores, poisoned: Scores) -> tuple[Float[np.ndarray, " t"
     return frr, far
 
 
-def equal_error_rate(clean: Scores, poisoned: Scores) -> float:
+def equal_error_rate(clean: Clean, poisoned: Poisoned) -> float:
     """Where FRR and FAR meet: their mean at the threshold at which they differ least."""
     frr, far = error_curve(clean, poisoned)
     nearest = np.abs(frr - far).argmin()
