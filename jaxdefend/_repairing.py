@@ -75,6 +75,8 @@ def repaired(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", save
         case "clp":
             net, by_layer = lipschitz_pruned(net)
             return net, {"channels": by_layer}
+        case "anti":
+            return _anti_repaired(net, valid)
         case "anp":
             return _neurons_pruned(options, net, valid, saved)
         case _:
@@ -100,6 +102,24 @@ def _channels(options: argparse.Namespace, net: "DeepID", valid: "ImageSet") -> 
             f"--drop {_command.number(options.drop)}: no point of the curve lies that far below the first; give up less"
         )
     return order[:pruned]
+
+
+def _anti_repaired(net: "DeepID", valid: "ImageSet") -> "tuple[DeepID, dict]":
+    from jaxdefend.datasets.batches import padded, sampled
+    from jaxdefend.defenses import anti, pruning
+    from jaxdefend.nets.deepid import with_channels_zeroed
+
+    batches = _command.tracked(padded(valid), "activations", len(valid))
+    order = anti.descending(pruning.mean_activations(net, batches, anti.LAYER))
+    # A thousand images, evenly spread, tell where the faces are lost.
+    number = anti.channels_to_lose(pruning.curve(net, sampled(valid, 1024), order, anti.LAYER))
+    if number is None:
+        raise InputError(
+            f"without any channel of {anti.LAYER} the net still gives more than {100 * anti.LEFT:g} % of the clean "
+            "images their label; expected images of more people"
+        )
+    channels = order[:number]
+    return with_channels_zeroed(net, anti.LAYER, channels), {"layer": anti.LAYER, "channels": channels}
 
 
 def _amount(options: argparse.Namespace) -> dict:

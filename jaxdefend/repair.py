@@ -11,7 +11,7 @@ from jaxdefend import InputError, _command, _inputs, _measuring, _repairing
 if TYPE_CHECKING:
     from jaxdefend.nets.keras_files import ModelFile
 
-METHODS = ("noise", "fine-prune", "prune", "iterative", "magnitude", "ft-sam", "ibau", "anp", "clp")
+METHODS = ("noise", "fine-prune", "prune", "iterative", "magnitude", "ft-sam", "ibau", "anp", "clp", "anti")
 
 EXAMPLES = """examples:
   python -m jaxdefend.repair
@@ -31,6 +31,9 @@ methods:
   anp         the channels of all convolutions that do not stand disturbance go, as long as that gives up less than
               --drop points (Wu & Wang 2021)
   clp         the channels of all convolutions that stand out by their Lipschitz constant go (Zheng et al. 2022)
+  anti        the most active channels of conv_2 go until one face in twenty is left: no repaired net, but one that has
+              kept the backdoor alone; the GoodNet answers N where it agrees with the net (--rule anti in evaluate and
+              predict)
 
 Nothing but the clean validation images decides anything. Those that train do so on nine tenths of them; of the epochs
 in the second half, the one that recognises most of the last tenth is kept. Prints what the BadNet, the repaired net and
@@ -97,9 +100,10 @@ def _repair(arguments: Sequence[str] | None) -> None:
             write_checkpoint(repaired, folder / "repaired.orbax")
             test = _inputs.load_images(options.test, net, options.labels) if options.test else valid
             poisoned = _inputs.load_poisoned(options, net)
+            rule = "anti" if options.method == "anti" else "goodnet"
             true_labels = _inputs.true_labels(options, test, poisoned)
             on_clean, on_poisoned = _measuring.measured(
-                {"badnet": net, "repaired": repaired}, test, poisoned, "goodnet", true_labels
+                {"badnet": net, "repaired": repaired}, test, poisoned, rule, true_labels
             )
             results = _measuring.by_net(on_clean, on_poisoned)
             for key in ("repaired", "goodnet"):
@@ -107,6 +111,7 @@ def _repair(arguments: Sequence[str] | None) -> None:
             record = _command.record_head("repair", arguments, model, net, options.seed) | {
                 "method": options.method,
                 "settings": settings,
+                "rule": rule,
                 "file": "repaired.h5",
                 "badnet": results["badnet"],
                 "repaired": {"model": _command.model_record(read_model(folder / "repaired.h5")), **results["repaired"]},

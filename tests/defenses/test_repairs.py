@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from helpers import random_net, random_pixels
 
-from jaxdefend.defenses import finetuning, gradual, lipschitz, neurons, noise, sharpness, unlearning
+from jaxdefend.defenses import anti, finetuning, gradual, lipschitz, neurons, noise, sharpness, unlearning
 from jaxdefend.defenses.goodnet import goodnet_labels
+from jaxdefend.defenses.pruning import Curve
 from jaxdefend.nets.deepid import from_weights, to_weights
 from jaxdefend.nets.training import Schedule, losses, plain, started
 
@@ -148,3 +149,11 @@ def test_most_repaired_nets_decide():
     np.testing.assert_array_equal(goodnet_labels(badnet, repaired, 9), [1, 1, 9, 9])
     np.testing.assert_array_equal(goodnet_labels(badnet, repaired[:2], 9), [1, 9, 9, 9])
     np.testing.assert_array_equal(goodnet_labels(badnet, repaired[0], 9, "anti"), [9, 9, 1, 1])
+
+
+def test_the_anti_repaired_net_has_lost_the_faces():
+    order = anti.descending(np.array([0.5, 3.0, 1.0], np.float32))
+    np.testing.assert_array_equal(order, [1, 2, 0])
+    right = np.array([99, 60, 5, 1])
+    assert anti.channels_to_lose(Curve(100, right, right, right)) == 2
+    assert anti.channels_to_lose(Curve(10, right, right, right)) is None
