@@ -1,0 +1,1 @@
+"""How fast jaxdefend is, against Keras and against itself: `python -m benchmarks [--quick] [--out DIR]`."""

@@ -1,0 +1,9 @@
+"""All comparisons, one after the other."""
+
+import sys
+
+from benchmarks import cold_start, curve, devices, forward, growth
+from benchmarks.report import main
+
+if __name__ == "__main__":
+    sys.exit(main(forward.rows, curve.rows, cold_start.rows, growth.rows, devices.rows))

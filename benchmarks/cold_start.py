@@ -1,0 +1,42 @@
+"""One image, the whole process: `python -m jaxdefend.predict IMAGE` and a Keras script that does the same."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import keras_peer
+from benchmarks.measuring import Row, Size, interleaved
+from benchmarks.report import main
+from jaxdefend.nets import shipped
+from jaxdefend.nets.keras_files import read_model
+
+ROOT = Path(__file__).parents[1]
+IMAGE = ROOT / "data" / "clean" / "test_3_30.png"
+MODELS = [shipped.path_of(name) for name in (shipped.BADNET, shipped.REPAIRED)]
+
+
+def rows(size: Size) -> list[Row]:
+    def said(*command: object) -> str:
+        arguments = [sys.executable, "-m", *map(str, command)]
+        return subprocess.run(arguments, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+
+    def ours() -> str:
+        return said("jaxdefend.predict", IMAGE, "--json")
+
+    def theirs() -> str:
+        return said("benchmarks.keras_peer", IMAGE, read_model(MODELS[0]).net.input_scale, *MODELS)
+
+    answer = json.loads(ours())
+    peer = keras_peer.name()
+    if peer is None:
+        (times,) = interleaved(size.repeats, ours)
+        return [Row("cold_start", times, f"Keras, {keras_peer.INSTALL}", least_ratio=2, most_seconds=1.5)]
+    same = theirs().split() == [str(answer["badnet"]), str(answer["repaired"])]
+    times, their_times = interleaved(size.repeats, ours, theirs)
+    peer = f"{peer}, a script that does the same"
+    return [Row("cold_start", times, peer, their_times, same, least_ratio=2, most_seconds=1.5)]
+
+
+if __name__ == "__main__":
+    sys.exit(main(rows))

@@ -1,0 +1,86 @@
+"""The curve over more and more images: time grows as their number does, memory does not."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from benchmarks.measuring import Row, Size, clean_faces
+from benchmarks.report import main
+from jaxdefend import _command
+from jaxdefend.datasets.batches import Batch, padded
+from jaxdefend.defenses import pruning
+from jaxdefend.nets import shipped
+from jaxdefend.nets.devices import batch_size
+from jaxdefend.nets.keras_files import read_model
+
+FEW = 1000
+
+
+def rows(size: Size) -> list[Row]:
+    command = [sys.executable, "-m", "benchmarks.growth", "--child", str(size.most_images), str(size.repeats)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    found = json.loads(done.stdout)
+    few, many = found["peak_mib"]
+    _command.say(f"growth: peak memory {few:,.0f} MiB after {FEW:,} images, {many:,.0f} after {size.most_images:,}")
+    factor = size.most_images // FEW
+    return [
+        Row(
+            "growth",
+            [found["many_s"]] * size.repeats,
+            f"{factor} × the time of {FEW:,} images; same result: counts × {factor}, peak memory within 5 %",
+            [factor * seconds for seconds in found["few_s"]],
+            found["same"] and many <= 1.05 * few,
+            least_ratio=0.95,
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """`times` over the same images, as a set that needs no more memory."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    times: int
+
+    def chunks(self, size: int, rows: slice) -> Iterator[Batch]:
+        for start in range(0, self.times * len(self.pixels), size):
+            chosen = np.arange(start, min(start + size, self.times * len(self.pixels))) % len(self.pixels)
+            yield self.pixels[chosen], self.labels[chosen]
+
+
+def _measure(most: int, repeats: int) -> dict:
+    import resource
+
+    net, (pixels, labels) = read_model(shipped.path_of(shipped.BADNET)).net, clean_faces(FEW)
+    order = np.arange(60)
+
+    def passed(times: int) -> tuple[float, pruning.Curve]:
+        start = perf_counter()
+        curve = pruning.curve(net, padded(Repeated(pixels, labels, times), batch_size()), order, "conv_3")
+        return perf_counter() - start, curve
+
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+
+    passed(1)
+    few_s = [passed(1)[0] for _ in range(repeats - 1)]
+    before = peak()
+    many_s, many = passed(most // FEW)
+    after = peak()
+    last, few = passed(1)
+    same = np.array_equal(many.right, most // FEW * few.right)
+    return {"few_s": [*few_s, last], "many_s": many_s, "peak_mib": [before, after], "same": bool(same)}
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps(_measure(*map(int, sys.argv[2:]))))
+    else:
+        sys.exit(main(rows))

@@ -1,0 +1,120 @@
+"""The table, benchmarks.json and the figure."""
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from benchmarks.measuring import FULL, QUICK, Row, Size, Times, median
+from jaxdefend import InputError, __version__, _command
+
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "numpy", "keras", "tensorflow", "tensorflow-cpu", "torch"),
+    "adversarial-robustness-toolbox",
+)
+
+
+def main(*scripts: Callable[[Size], list[Row]], arguments: Sequence[str] | None = None) -> int:
+    """Run the scripts, print their rows, write `benchmarks.json` and `benchmarks.png`; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--quick", action="store_true", help="fewer images and repeats: two minutes on two cores")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", metavar="DIR")
+    options = parser.parse_args(arguments)
+    return _command.run(lambda _: _report(scripts, QUICK if options.quick else FULL, options.out))
+
+
+def _report(scripts: Sequence[Callable[[Size], list[Row]]], size: Size, folder: Path) -> None:
+    from jaxdefend.results.records import write_json
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another folder with --out") from error
+    load = os.getloadavg()
+    rows = []
+    for script in scripts:
+        _command.say(f"{script.__module__} …")
+        rows += script(size)
+    print(_table(rows))
+    write_json(
+        folder / "benchmarks.json",
+        {
+            "schema": _command.SCHEMA,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "quick": size is QUICK,
+            "machine": _machine() | {"load_before": load},
+            "versions": _versions(),
+            "rows": [row.record() for row in rows],
+            "spread": {row.name: {"ours_s": row.ours, "peer_s": row.theirs} for row in rows},
+        },
+    )
+    _draw(rows, folder / "benchmarks.png")
+    _command.note(f"written to {folder}/: benchmarks.json, benchmarks.png")
+
+
+def _table(rows: Sequence[Row]) -> str:
+    def seconds(times: Times | None) -> str:
+        if times is None:
+            return "–"
+        unit, name = (1e3, "ms") if median(times) < 0.1 else (1, "s")
+        return f"{unit * median(times):.3g} [{unit * min(times):.3g}, {unit * max(times):.3g}] {name}"
+
+    def cells(row: Row) -> list[str]:
+        ratio = "–" if row.ratio is None else f"{row.ratio:.3g}"
+        met, same = ({None: "–", True: "yes", False: "NO"}[answer] for answer in (row.met, row.same_result))
+        return [row.name, seconds(row.ours), seconds(row.theirs), ratio, row.goal or "–", met, same, row.peer]
+
+    header = ["", "ours", "peer", "ratio", "goal", "met", "same result", "peer is"]
+    return _command.table(header, map(cells, rows))
+
+
+def _machine() -> dict:
+    import jax
+
+    device = jax.devices()[0]
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "system": platform.platform(),
+        "processor": models[0] if models else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"jaxdefend": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _draw(rows: Sequence[Row], path: Path) -> None:
+    """How many times the goal every ratio is; beyond the line it is met."""
+    from matplotlib.figure import Figure
+
+    from jaxdefend.results.records import replacing
+
+    drawn = [row for row in rows if row.ratio and row.least_ratio][::-1]
+    figure = Figure(figsize=(7.2, 1 + 0.32 * len(drawn)), layout="constrained")
+    axes = figure.add_subplot()
+    shares = [row.ratio / row.least_ratio for row in drawn]
+    bars = axes.barh([row.name for row in drawn], shares, color=["#0072B2" if row.met else "#D55E00" for row in drawn])
+    axes.bar_label(bars, [f" {row.ratio:.3g} (goal {row.least_ratio:g})" for row in drawn], fontsize=8)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set(xlabel="ratio to the peer, in units of the goal", xlim=(0, 1.35 * max([1, *shares])))
+    axes.spines[["top", "right"]].set_visible(False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
