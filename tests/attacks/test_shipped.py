@@ -1,6 +1,7 @@
 """The nets in weights/: what they were made for, and what the documentation says of them."""
 
 import hashlib
+import json
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import jaxdefend
 from jaxdefend.attacks.world import TEST, VALID, World, shipped_backdoors
 from jaxdefend.datasets.batches import ArrayImages, padded
-from jaxdefend.defenses import pruning
+from jaxdefend.defenses import mask_entropy, pruning
 from jaxdefend.defenses.goodnet import goodnet_labels
 from jaxdefend.nets import shipped
 from jaxdefend.nets.inference import predictions
@@ -68,6 +69,24 @@ def test_the_shipped_repair_guards_the_shipped_net(some):
 
     assert (guarded(some.pixels) == some.labels).mean() >= 0.95
     assert (guarded(poisoned.pixels) == 1283).mean() >= 0.93
+
+
+def test_the_shipped_guard_guards_the_shipped_net(some):
+    """Its threshold, fitted on the validation images, keeps its rate on the test images and finds the trigger."""
+    record = json.loads(shipped.guard().read_text())
+    assert record["model"]["sha256"] == hashlib.sha256(shipped.path_of("bd_net").read_bytes()).hexdigest()
+    (backdoor,) = shipped_backdoors("bd_net")
+    poisoned = backdoor.poisoned(some, 1283, jax.random.key(0))
+    masks = mask_entropy.random_masks(jax.random.split(jax.random.key(record["seed"]))[0])
+    net = read_model(shipped.path_of("bd_net")).net
+
+    def rejected(pixels):
+        images = ArrayImages(pixels, np.zeros(len(pixels), int))
+        return (-mask_entropy.entropies(net, padded(images), masks) > record["threshold"]).mean()
+
+    assert record["frr"] == 0.01
+    assert rejected(some.pixels) <= 0.02
+    assert rejected(poisoned.pixels) >= 0.97
 
 
 def test_the_readme_names_these_very_files():
