@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Int32, Num
 
 from jaxdefend import InputError
 from jaxdefend.nets.convolution import PRECISION
-from jaxdefend.nets.deepid import POOLED, DeepID, features, in_blocks, kernel_and_bias, logits
+from jaxdefend.nets.deepid import POOLED, DeepID, features, kernel_and_bias, logits
 from jaxdefend.nets.devices import each, on_devices, over_processes
 from jaxdefend.nets.inference import Batches, largest
 
@@ -108,15 +108,12 @@ def _labels_under(
     """The BadNet's label of each image, and its label under each mask."""
     pooled = POOLED[layer]
     known = features(net, pixels, (pooled, "fc_1") if layer == "conv_4" else (pooled,))
-    # Only a head that still holds large convolutions gains from blocks of images.
-    head = partial(logits, net)
-    run = partial(in_blocks, head) if layer in ("conv_1", "conv_2") else head
 
     def labels_under(mask: Float[Array, " c"]) -> Int32[Array, " n"]:
-        return largest(run(known | {pooled: known[pooled] * mask}))
+        return largest(logits(net, known | {pooled: known[pooled] * mask}))
 
     found = lax.map(labels_under, masks, batch_size=_MASKS_AT_ONCE)
-    return jnp.concatenate([largest(run(known))[None], found]).T
+    return jnp.concatenate([largest(logits(net, known))[None], found]).T
 
 
 def _labels_along(net: DeepID, pixels: Num[Array, "n 55 47 3"], order: Int[Array, " c"]) -> Int32[Array, "n c+2"]:

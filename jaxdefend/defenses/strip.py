@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32, Num, PRNGKeyArray
 
 from jaxdefend import InputError
 from jaxdefend.nets.convolution import convolve, convolve_relu_pool, max_pool
-from jaxdefend.nets.deepid import DeepID, Pixels, in_blocks, kernel_and_bias, logits, scaled
+from jaxdefend.nets.deepid import DeepID, Pixels, kernel_and_bias, logits, scaled
 from jaxdefend.nets.devices import each
 from jaxdefend.nets.inference import Batches, entropy
 
@@ -163,12 +163,10 @@ def _round_sums(
 @partial(jax.jit, static_argnames=("weight", "saturating"))
 def _prepared(net: DeepID, pixels: Pixels, weight: float, saturating: bool) -> Float[Array, "n ..."]:
     """conv_1 of the weighted images, without its bias; where sums saturate, the pixels themselves."""
+    if saturating:
+        return jnp.asarray(pixels, jnp.float32)
     kernel, bias = kernel_and_bias(net, "conv_1")
-
-    def of_block(pixels: Array) -> Float[Array, "n ..."]:
-        return convolve(weight * scaled(pixels, net.input_scale), kernel, jnp.zeros_like(bias))
-
-    return jnp.asarray(pixels, jnp.float32) if saturating else in_blocks(of_block, pixels)
+    return convolve(weight * scaled(pixels, net.input_scale), kernel, jnp.zeros_like(bias))
 
 
 @partial(jax.jit, static_argnames="saturating")

@@ -4,7 +4,7 @@ input (55, 47, 3) → conv_1 → pool_1 → conv_2 → pool_2 → conv_3 → poo
 on the other; activation_1 = relu(fc_1 + fc_2) → output. Layers carry their Keras names.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Literal, get_args
 
@@ -12,11 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
-from jaxtyping import Array, Float, Int, Num, PyTree
+from jaxtyping import Array, Float, Int, Num
 
 from jaxdefend import InputError
-from jaxdefend.nets.convolution import PRECISION, block_size, convolve, convolve_relu_pool, max_pool
+from jaxdefend.nets.convolution import PRECISION, convolve, convolve_relu_pool, max_pool
 
 IMAGE_SHAPE = (55, 47, 3)
 CLASSES = 1283
@@ -196,23 +195,9 @@ def logits(net: DeepID, known: Mapping[str, Float[Array, "n ..."]]) -> Float[Arr
     return activations(net, known, ["logits"])["logits"]
 
 
-def in_blocks(
-    compute: Callable[[PyTree], PyTree[Array]], images: PyTree[Num[Array | np.ndarray, "n ..."]]
-) -> PyTree[Num[Array, "n ..."]]:
-    """`compute(images)`, for blocks of as many images as are fastest together here."""
-    size = block_size()
-    if size is None or jax.tree.leaves(images)[0].shape[0] <= size:
-        return compute(images)
-
-    def of_one(image: PyTree[Array]) -> PyTree[Array]:
-        return jax.tree.map(lambda x: x[0], compute(jax.tree.map(lambda x: x[None], image)))
-
-    return lax.map(of_one, images, batch_size=size)
-
-
 def features(net: DeepID, pixels: Pixels, layers: tuple[str, ...]) -> dict[str, Float[Array, "n ..."]]:
     """Activations of `layers` for pixels 0–255."""
-    return in_blocks(lambda block: activations(net, {"input": scaled(block, net.input_scale)}, layers), pixels)
+    return activations(net, {"input": scaled(pixels, net.input_scale)}, layers)
 
 
 def _dense(inputs: Float[Array, "n i"], kernel: Float[Array, "i o"], bias: Float[Array, " o"]) -> Float[Array, "n o"]:

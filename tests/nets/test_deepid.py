@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from jaxdefend import InputError
 from jaxdefend.nets import deepid
-from jaxdefend.nets.convolution import block_size
 
 
 def images(net, n=3, seed=0):
@@ -50,25 +49,16 @@ def test_an_unknown_layer_is_named():
         deepid.activations(random_net(), {}, ["conv_5"])
 
 
-@pytest.mark.parametrize("n", [1, 17, 40])
-def test_blocks_change_nothing(n):
-    net, pixels = random_net(n), random_pixels(n)
-    whole = deepid.activations(net, {"input": deepid.scaled(jax.numpy.asarray(pixels), "unit")}, ["pool_3", "logits"])
-    blocks = deepid.features(net, pixels, ("pool_3", "logits"))
-    for layer, array in whole.items():
-        np.testing.assert_allclose(blocks[layer], array, atol=1e-4, err_msg=f"{layer}, blocks of {block_size()}")
-
-
-def test_both_forms_of_the_convolution_agree(monkeypatch):
-    # Above 32 images only the block size decides.
-    net, pixels = random_net(), random_pixels(48)
-    forms = []
-    for size in (16, None):
-        monkeypatch.setattr("jaxdefend.nets.convolution.block_size", lambda size=size: size)
-        monkeypatch.setattr("jaxdefend.nets.deepid.block_size", lambda size=size: size)
-        forms.append(deepid.features(net, pixels, ("conv_1", "pool_1", "pool_2", "pool_3", "conv_4", "logits")))
-    for layer in forms[0]:
-        np.testing.assert_allclose(forms[0][layer], forms[1][layer], atol=1e-4, err_msg=layer)
+def test_both_forms_of_the_convolution_agree():
+    """The one under a derivative, forward or backward, and the other."""
+    net, pixels = random_net(), random_pixels(5).astype(np.float32)
+    layers = ("conv_1", "pool_1", "pool_2", "pool_3", "conv_4", "logits")
+    plain = deepid.features(net, pixels, layers)
+    forward, _ = jax.jvp(lambda pixels: deepid.features(net, pixels, layers), (pixels,), (pixels,))
+    backward, _ = jax.vjp(lambda pixels: deepid.features(net, pixels, layers), pixels)
+    for layer in layers:
+        np.testing.assert_allclose(plain[layer], forward[layer], atol=1e-4, err_msg=layer)
+        np.testing.assert_allclose(plain[layer], backward[layer], atol=1e-4, err_msg=layer)
 
 
 @given(layer=st.sampled_from(deepid.CONVOLUTIONS), data=st.data())
