@@ -11,12 +11,13 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int32, Num, PRNGKeyArray
 
 from jaxdefend import InputError
-from jaxdefend.nets.convolution import convolve, convolve_relu_pool, max_pool
+from jaxdefend.nets.convolution import convolve, convolve_relu_pool
 from jaxdefend.nets.deepid import DeepID, Pixels, kernel_and_bias, logits, scaled
 from jaxdefend.nets.devices import each
 from jaxdefend.nets.inference import Batches, entropy
 
 # Overlays of an image that go through the net together, and after which it is looked whether its verdict is known.
+# On one core 10, 20 and 50 at a time take 179, 179 and 207 µs a pair, where a forward pass takes 364.
 ROUND = 10
 
 # Images of a round that are compiled as one call.
@@ -72,7 +73,7 @@ def entropies(
     Raises: InputError if there are none.
     Source: Gao et al. 2019 (STRIP), section "Entropy": H = (1/N) Σ Hₙ, Hₙ = −Σ yᵢ log₂ yᵢ.
     """
-    results = []
+    net, results = jax.device_put(net), []
     for prepared, drawn in _drawn(net, batches, pool, key, overlays, blend):
         total = np.zeros(len(drawn), np.float32)
         for columns in _rounds(overlays):
@@ -94,7 +95,7 @@ def rejected(
 
     No entropy is negative: once the sum over some overlays reaches `overlays` × `threshold`, so does the sum over all.
     """
-    results = []
+    net, results = jax.device_put(net), []
     for prepared, drawn in _drawn(net, batches, pool, key, overlays, blend):
         total = np.zeros(len(drawn), np.float32)
         undecided = np.arange(len(drawn))
@@ -123,7 +124,7 @@ def _drawn(
     """Of each batch: what is computed once of its images, and the places in the pool of those that are no padding."""
     if overlays < 1:
         raise InputError(f"{overlays} overlays an image; expected at least one")
-    net, start = jax.device_put(net), 0
+    start = 0
     for pixels, labels in batches:
         n = int((labels >= 0).sum())
         own = [pool.places.get(image.tobytes(), -1) for image in np.rint(pixels).astype(np.uint8)]
@@ -162,11 +163,17 @@ def _round_sums(
 
 @partial(jax.jit, static_argnames=("weight", "saturating"))
 def _prepared(net: DeepID, pixels: Pixels, weight: float, saturating: bool) -> Float[Array, "n ..."]:
-    """conv_1 of the weighted images, without its bias; where sums saturate, the pixels themselves."""
+    """conv_1 of the weighted images, without its bias; where sums saturate, the pixels themselves.
+
+    The four outputs under each pool square are laid apart, (n, 4, 26, 22, 20): pooling is then a plain maximum.
+    """
     if saturating:
         return jnp.asarray(pixels, jnp.float32)
     kernel, bias = kernel_and_bias(net, "conv_1")
-    return convolve(weight * scaled(pixels, net.input_scale), kernel, jnp.zeros_like(bias))
+    responses = convolve(weight * scaled(pixels, net.input_scale), kernel, jnp.zeros_like(bias))
+    n, rows, columns, channels = responses.shape
+    squares = responses.reshape(n, rows // 2, 2, columns // 2, 2, channels)
+    return squares.transpose(0, 2, 4, 1, 3, 5).reshape(n, 4, rows // 2, columns // 2, channels)
 
 
 @partial(jax.jit, static_argnames="saturating")
@@ -206,5 +213,5 @@ def _entropy_sum(
     if saturating:
         pooled = convolve_relu_pool(scaled(jnp.minimum(total, 255), net.input_scale), kernel, bias)
     else:
-        pooled = jax.nn.relu(max_pool(total) + bias)
+        pooled = jax.nn.relu(total.max(axis=1) + bias)
     return entropy(logits(net, {"pool_1": pooled})).sum()
