@@ -1,6 +1,7 @@
 """The table, benchmarks.json and the figure."""
 
 import argparse
+import inspect
 import os
 import platform
 import sys
@@ -37,7 +38,7 @@ def _report(scripts: Sequence[Callable[[Size], list[Row]]], size: Size, folder: 
     load = os.getloadavg()
     rows = []
     for script in scripts:
-        _command.say(f"{script.__module__} …")
+        _command.say(f"{inspect.getmodulename(inspect.getfile(script))} …")
         rows += script(size)
     print(_table(rows))
     write_json(
