@@ -24,6 +24,8 @@ VERSION = 1
 POOL_FILE = "overlays.h5"
 # Overlays that a guard keeps: conv_1 of 512 images is 94 MB.
 POOL_SIZE = 512
+# Masks or overlays an image: more tell nothing more, and a guard must not fill the memory.
+_MOST = 10_000
 
 
 class Detection(NamedTuple):
@@ -160,14 +162,14 @@ def read_guard(path: Path, model: "ModelFile", net: "DeepID") -> Guard:
     try:
         sha256, scale = record["model"]["sha256"], record["input_scale"]
         blend = Blend(**record["settings"]["blend"])
-        settings = Settings(**{**record["settings"], "blend": blend})
+        settings = _checked(Settings(**{**record["settings"], "blend": blend}))
         clean = {name: LogNormal(**fitted) for name, fitted in record["log_entropy"].items()}
         detectors = {name: dict(record["detectors"][name]) for name in record["detectors"]}
         default, pool_file = record["detector"], record["overlays_file"]
         complete = default in detectors and set(detectors) <= {*ENTROPIES, "both"}
         complete = complete and all(isinstance(block["threshold"], float) for block in detectors.values())
         complete = complete and ("masks" in detectors or "strip" in detectors) and len(detectors) in (1, 3)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: {error} is missing or wrong; make it again with detect calibrate") from error
     if not complete:
         raise InputError(f"{path}: not a whole guard; make it again with detect calibrate")
@@ -182,6 +184,24 @@ def read_guard(path: Path, model: "ModelFile", net: "DeepID") -> Guard:
     if pool is None and set(detectors) != {"masks"}:
         raise InputError(f"{path}: no overlays for {', '.join(detectors)}; make it again with detect calibrate")
     return Guard(Detection(net, settings, tuple(detectors), pool), default, detectors, clean)
+
+
+def _checked(settings: "Settings") -> "Settings":
+    """Raises: ValueError with what is no setting that calibrate writes."""
+    blend = settings.blend
+    weights = [
+        weight for weight in (blend.image, blend.overlay) if isinstance(weight, int | float) and 0 < weight <= 10
+    ]
+    right = {
+        "seed": type(settings.seed) is int and 0 <= settings.seed < 2**32,
+        "masks": type(settings.masks) is int and 1 <= settings.masks <= _MOST,
+        "keep": type(settings.keep) is float and 0 < settings.keep < 1,
+        "overlays": type(settings.overlays) is int and 1 <= settings.overlays <= _MOST,
+        "blend": len(weights) == 2 and type(blend.saturating) is bool,
+    }
+    if wrong := [name for name, is_right in right.items() if not is_right]:
+        raise ValueError(", ".join(wrong))
+    return settings
 
 
 def scale_of(path: Path) -> "InputScale | None":

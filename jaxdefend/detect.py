@@ -146,8 +146,8 @@ def _detect(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
     if options.action != "score":
         for name in ("masks", "overlays"):
-            if getattr(options, name) < 1:
-                raise InputError(f"--{name} {getattr(options, name)}: expected at least 1")
+            if not 1 <= getattr(options, name) <= 10_000:
+                raise InputError(f"--{name} {getattr(options, name)}: expected 1…10000")
     {"calibrate": _calibrate, "score": _score, "evaluate": _evaluate}[options.action](options, arguments)
 
 
