@@ -16,7 +16,7 @@ from jaxdefend.nets.training import losses, mean_and_gradient
 FIRST_SPARSITY, LAST_SPARSITY = 0.5, 0.7
 
 # The share of the steps after which everything is pruned.
-_COMPLETE = 0.75
+COMPLETE = 0.75
 
 
 def iterative(net: DeepID, layer: str, channels: Int[np.ndarray, " z"], steps: int) -> Tuning:
@@ -29,7 +29,7 @@ def iterative(net: DeepID, layer: str, channels: Int[np.ndarray, " z"], steps: i
         for name, arrays in to_weights(net).items()
     }
     for array in turns[layer].values():
-        array[..., channels] = np.linspace(0, _COMPLETE * steps, len(channels), endpoint=False)
+        array[..., channels] = np.linspace(0, COMPLETE * steps, len(channels), endpoint=False)
     return _gradually(net, Partial(in_turn, from_weights(turns, net.input_scale)))
 
 
@@ -38,7 +38,7 @@ def by_magnitude(net: DeepID, steps: int) -> Tuning:
 
     Source: Zhu & Gupta 2017 ("To prune, or not to prune"), section 3; the shares are yanbing617's, on GitHub.
     """
-    return _gradually(net, Partial(smallest_zeroed, jnp.float32(_COMPLETE * steps)))
+    return _gradually(net, Partial(smallest_zeroed, jnp.float32(COMPLETE * steps)))
 
 
 def in_turn(turns: DeepID, net: DeepID, step: Int32[Array, ""]) -> DeepID:
@@ -46,13 +46,16 @@ def in_turn(turns: DeepID, net: DeepID, step: Int32[Array, ""]) -> DeepID:
     return jax.tree.map(lambda turn, weight: jnp.where(turn <= step, 0, weight), turns, net)
 
 
-def smallest_zeroed(end: Float[Array, ""], net: DeepID, step: Int32[Array, ""]) -> DeepID:
-    """The net without the smallest weights of each kernel: s = s₁ + (s₀ − s₁)(1 − step / end)³ of them.
+def zhu_gupta(
+    first: Float[Array, "..."] | float, last: Float[Array, "..."] | float, done: Float[Array, ""]
+) -> Float[Array, "..."]:
+    """The share that is zero after a part `done` of the run: s = s₁ + (s₀ − s₁)(1 − done)³, their equation 1."""
+    return last + (first - last) * (1 - jnp.minimum(done, 1)) ** 3
 
-    Source: Zhu & Gupta 2017, equation 1.
-    """
-    left = 1 - jnp.minimum(step / end, 1)
-    sparsity = LAST_SPARSITY + (FIRST_SPARSITY - LAST_SPARSITY) * left**3
+
+def smallest_zeroed(end: Float[Array, ""], net: DeepID, step: Int32[Array, ""]) -> DeepID:
+    """The net without the smallest weights of each kernel: as many as `zhu_gupta` says, which ends after `end` steps."""
+    sparsity = zhu_gupta(FIRST_SPARSITY, LAST_SPARSITY, step / end)
 
     def zeroed(weights: Array) -> Array:
         if weights.ndim == 1:
@@ -66,7 +69,7 @@ def _gradually(net: DeepID, pruned: Partial) -> Tuning:
     def repaired(net: DeepID, step: int) -> DeepID:
         return _pruned(pruned, net, jnp.int32(step))
 
-    return Tuning(net, Partial(_of_pruned, pruned), repaired, _COMPLETE)
+    return Tuning(net, Partial(_of_pruned, pruned), repaired, COMPLETE)
 
 
 @jax.jit

@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jax import lax
 from jax.tree_util import Partial
-from jaxtyping import Array, Float, Int32, Num, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, Int32, Num, PRNGKeyArray, UInt8
 
 from jaxdefend.nets.convolution import training_block
 from jaxdefend.nets.deepid import DeepID, InputScale, activations, scaled
@@ -117,16 +117,21 @@ def fit(
     Args:
         gradient: a function like `plain`; its key is another at every step.
     """
-    at_once = min(schedule.batch, len(pixels))
-    passes = len(pixels) // at_once
-    order, number = None, -1
-    for step in range(int(state.step), schedule.steps):
-        if step // passes != number or order is None:
-            number = step // passes
-            order = np.asarray(jax.random.permutation(jax.random.fold_in(key, number), len(pixels)))
-        rows = order[step % passes * at_once :][:at_once]
+    for rows in rows_of_steps(len(pixels), schedule, key, int(state.step)):
         state, loss = _step(state, pixels[rows], labels[rows], schedule, key, gradient)
         yield state, loss
+
+
+def rows_of_steps(n: int, schedule: Schedule, key: PRNGKeyArray, done: int) -> Iterator[Int[np.ndarray, " b"]]:
+    """Which of `n` images each step takes, from step `done` on: every pass in an order of its own."""
+    at_once = min(schedule.batch, n)
+    passes = n // at_once
+    order, number = None, -1
+    for step in range(done, schedule.steps):
+        if step // passes != number or order is None:
+            number = step // passes
+            order = np.asarray(jax.random.permutation(jax.random.fold_in(key, number), n))
+        yield order[step % passes * at_once :][:at_once]
 
 
 @partial(jax.jit, static_argnames="schedule", donate_argnames="state")
@@ -147,7 +152,12 @@ def _step(
     return State(net, optimizer, state.step + 1), loss
 
 
-def _optimizer(schedule: Schedule) -> optax.GradientTransformation:
+def rate(schedule: Schedule) -> optax.Schedule:
+    """The learning rate of each step: slowly up to the peak, then along a cosine down to 0."""
     # Without the slow start a hidden layer can die in the first steps, all its ReLUs at zero for good.
     rising = max(1, schedule.steps // 20)
-    return optax.adam(optax.warmup_cosine_decay_schedule(0.0, schedule.peak, rising, max(schedule.steps, rising + 1)))
+    return optax.warmup_cosine_decay_schedule(0.0, schedule.peak, rising, max(schedule.steps, rising + 1))
+
+
+def _optimizer(schedule: Schedule) -> optax.GradientTransformation:
+    return optax.adam(rate(schedule))
