@@ -76,7 +76,14 @@ Weights = Mapping[str, Mapping[str, np.ndarray]]
 
 def weight_shapes(classes: int = CLASSES) -> dict[str, dict[str, tuple[int, ...]]]:
     """{layer: {"kernel": shape, "bias": shape}} in Keras's order."""
-    net = nnx.eval_shape(lambda: DeepID(classes, rngs=nnx.Rngs(0)))
+    return _shapes(_without_arrays(classes, None))
+
+
+def _without_arrays(classes: int, input_scale: InputScale | None) -> DeepID:
+    return nnx.eval_shape(lambda: DeepID(classes, rngs=nnx.Rngs(0), input_scale=input_scale))
+
+
+def _shapes(net: DeepID) -> dict[str, dict[str, tuple[int, ...]]]:
     return {
         layer: {"kernel": getattr(net, layer).kernel.shape, "bias": getattr(net, layer).bias.shape}
         for layer in WEIGHTED
@@ -90,12 +97,11 @@ def from_weights(weights: Weights, input_scale: InputScale | None = None) -> Dee
     """
     if set(weights) != set(WEIGHTED):
         raise InputError(f"layers are {sorted(weights)}, expected {sorted(WEIGHTED)}")
-    classes = weights["output"]["bias"].shape[0]
-    for layer, shapes in weight_shapes(classes).items():
+    net = _without_arrays(weights["output"]["bias"].shape[0], input_scale)
+    for layer, shapes in _shapes(net).items():
         for name, shape in shapes.items():
             if weights[layer][name].shape != shape:
                 raise InputError(f"{layer}/{name} is {weights[layer][name].shape}, expected {shape}")
-    net = nnx.eval_shape(lambda: DeepID(classes, rngs=nnx.Rngs(0), input_scale=input_scale))
     leaves = {layer: dict(weights[layer]) for layer in WEIGHTED}
     nnx.update(net, nnx.State(leaves))
     return net
