@@ -25,7 +25,7 @@ def rows(size: Size) -> list[Row]:
 
     path = shipped.path_of(shipped.BADNET)
     net, key = read_model(path).net, jax.random.key(0)
-    pixels, _ = clean_faces(max(256, size.strip_images) + 512)
+    pixels, _ = clean_faces(max(128, size.strip_images) + 512)
     images, pool = ArrayImages(pixels[: size.strip_images]), strip.overlay_pool(net, pixels[-512:], PLAIN_SUM)
 
     def entropies() -> np.ndarray:
@@ -35,7 +35,7 @@ def rows(size: Size) -> list[Row]:
     threshold = float(np.quantile(found, FALSE_REJECTIONS))
 
     # Images are computed in groups: of too few, none can be left out.
-    more = ArrayImages(pixels[: max(256, size.strip_images)])
+    more = ArrayImages(pixels[: max(128, size.strip_images)])
 
     def every() -> np.ndarray:
         return strip.entropies(net, padded(more), pool, key, OVERLAYS) < threshold
