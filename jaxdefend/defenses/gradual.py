@@ -54,7 +54,7 @@ def zhu_gupta(
 
 
 def smallest_zeroed(end: Float[Array, ""], net: DeepID, step: Int32[Array, ""]) -> DeepID:
-    """The net without the smallest weights of each kernel: as many as `zhu_gupta` says, which ends after `end` steps."""
+    """The net without the smallest weights of each kernel: as many as `zhu_gupta` says after `end` steps."""
     sparsity = zhu_gupta(FIRST_SPARSITY, LAST_SPARSITY, step / end)
 
     def zeroed(weights: Array) -> Array:
