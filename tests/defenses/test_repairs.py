@@ -36,12 +36,14 @@ def zero_channels(net, layer="conv_3"):
     return set(np.flatnonzero(~weights["kernel"].any(axis=(0, 1, 2)) & (weights["bias"] == 0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repair", [finetuning.fine_pruning, noise.noise_augmented])
 def test_pruned_channels_stay_zero_through_training(repair):
     *_, net = trained(repair(random_net(), "conv_3", CHANNELS))
     assert zero_channels(net) == set(CHANNELS)
 
 
+@pytest.mark.slow
 def test_iterative_pruning_takes_one_channel_after_another():
     nets = trained(gradual.iterative(random_net(), "conv_3", CHANNELS, SCHEDULE.steps))
     gone = [zero_channels(net) for net in nets]
@@ -50,6 +52,7 @@ def test_iterative_pruning_takes_one_channel_after_another():
     assert all(len(channels) == 3 for channels in gone[5:])
 
 
+@pytest.mark.slow
 def test_sparsity_rises_from_a_half_to_seventy_per_cent():
     tuning = gradual.by_magnitude(random_net(), SCHEDULE.steps)
     nets = [jax.device_get(tuning.repaired(random_net(), 0)), *trained(tuning)]
@@ -60,12 +63,14 @@ def test_sparsity_rises_from_a_half_to_seventy_per_cent():
     assert (to_weights(nets[-1])["fc_1"]["bias"] != 0).all()
 
 
+@pytest.mark.slow
 def test_no_radius_is_plain_training():
     net = jax.tree.map(jnp.asarray, random_net())
     flat = sharpness.at_the_worst_nearby(jnp.float32(0), net, *BATCH, KEY, STEP)
     assert same(flat, plain(net, *BATCH, KEY, STEP))
 
 
+@pytest.mark.slow
 def test_the_worst_weights_nearby_are_worse():
     net = jax.tree.map(jnp.asarray, random_net())
     near = plain(net, *BATCH, KEY, STEP)
@@ -81,6 +86,7 @@ def test_squares_replace_a_share_of_an_image():
     assert hit.mean() == pytest.approx(noise.MOST / 2, abs=0.04)
 
 
+@pytest.mark.slow
 def test_half_of_the_images_stay_as_they_are():
     net = jax.tree.map(jnp.asarray, random_net())
     loss, _ = noise.of_noisy_images(net, *BATCH, KEY, STEP)
@@ -88,6 +94,7 @@ def test_half_of_the_images_stay_as_they_are():
     assert float(loss) != pytest.approx(float(clean.mean()))
 
 
+@pytest.mark.slow
 def test_one_perturbation_misleads_all_images():
     net = jax.tree.map(jnp.asarray, random_net())
     images, labels = BATCH[0] / 255, BATCH[1]
@@ -96,6 +103,7 @@ def test_one_perturbation_misleads_all_images():
     assert losses(net, 255 * (images + perturbation), labels).mean() > losses(net, 255 * images, labels).mean()
 
 
+@pytest.mark.slow
 def test_the_hypergradient_sees_more_than_the_gradient(monkeypatch):
     net = jax.tree.map(jnp.asarray, random_net())
     loss, whole = unlearning.hypergradient(net, *BATCH, KEY, STEP)
@@ -128,6 +136,7 @@ def test_undisturbed_a_net_is_itself():
     assert same(neurons.disturbed(net, masks, nothing), net)
 
 
+@pytest.mark.slow
 def test_masks_move_between_nought_and_one():
     states = [
         state for state, _ in neurons.search(neurons.begun(random_net()), random_net(), PIXELS, LABELS, 2, 8, 0.2, KEY)
