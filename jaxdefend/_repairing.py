@@ -205,7 +205,7 @@ def _best_epoch(options: argparse.Namespace, tuning: "Tuning", split: Split, sav
     beginning = started(tuning.start, schedule)
     kept = latest(saved, Kept(beginning, jax.device_get(tuning.start), np.int32(0), np.int32(-1)))
     states = tuned(tuning, kept.training, split.pixels, split.labels, schedule, split.key)
-    for training, epoch, loss, left in _epochs(options, states, int(kept.step), split.passes):
+    for training, epoch, loss, left in epochs(options, states, int(kept.step), split.passes):
         net = jax.device_get(tuning.repaired(training.net, int(training.step)))
         right = _recognised(net, split.held_back)
         kept = kept._replace(training=training)
@@ -230,7 +230,7 @@ def _neurons_pruned(
     masks = latest(saved, neurons.begun(net))
     steps = options.epochs * split.passes
     states = neurons.search(masks, net, split.pixels, split.labels, steps, BATCH, options.learning_rate, split.key)
-    for found, epoch, loss, left in _epochs(options, states, int(masks.step), split.passes):
+    for found, epoch, loss, left in epochs(options, states, int(masks.step), split.passes):
         masks = found
         save(saved, masks)
         _command.say(f"epoch {epoch} of {options.epochs}: loss {loss:.4f}, {left}")
@@ -247,7 +247,7 @@ def _neurons_pruned(
     return pruned, settings | _training(options) | {"held_back_accuracy": _recognised(pruned, split.held_back) / n}
 
 
-def _epochs(
+def epochs(
     options: argparse.Namespace, steps: Iterator[tuple[Any, Any]], done: int, passes: int
 ) -> Iterator[tuple[Any, int, float, str]]:
     """Of the steps that are left, those that end an epoch: the state, the epoch, the loss, and how long it will take.

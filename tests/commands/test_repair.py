@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from argparse import Namespace
 
 import h5py
 import numpy as np
 import pytest
-from helpers import ENVIRONMENT, command, refused, succeeds, write_official
+from helpers import ENVIRONMENT, refused, succeeds, write_official
 
+from jaxdefend import InputError, _repairing
 from jaxdefend.nets.checkpoints import read_checkpoint
 from jaxdefend.nets.deepid import to_weights
 from jaxdefend.nets.keras_files import read_model
@@ -103,10 +105,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(lab):
     assert not (lab / "killed.checkpoint").exists()
 
 
-def test_a_rate_that_diverges(lab, tmp_path):
-    options = ("--method", "fine-prune", "--learning-rate", "0.99", "--epochs", "2", "--out", tmp_path / "out")
-    done = command("repair", lab / "net.h5", "--valid", lab / "faces/valid.h5", *options, cwd=tmp_path)
-    assert "--learning-rate 0.99" in done.stderr
+def test_a_rate_that_diverges():
+    options = Namespace(method="noise", epochs=3, learning_rate=0.9, out=None)
+    steps = iter([(None, 0.5), (None, float("nan"))])
+    with pytest.raises(InputError, match=r"--learning-rate 0\.9: training diverged in epoch 2"):
+        list(_repairing.epochs(options, steps, done=0, passes=1))
 
 
 @pytest.mark.parametrize(("rows", "said"), [(np.zeros(20, int), "have the label 0"), ([0], "1 clean images")])
