@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from jaxdefend.datasets.batches import ArrayImages, ImageSet
     from jaxdefend.defenses.finetuning import Tuning
+    from jaxdefend.defenses.grid import Cell
     from jaxdefend.nets.deepid import DeepID
     from jaxdefend.nets.training import State
 
@@ -28,6 +29,7 @@ TRAINING = {
     "ft-sam": (25, 5e-3),
     "ibau": (5, 1e-3),
     "anp": (5, 0.2),
+    "grid": (5, 5e-3),
 }
 # The methods that prune the channels of one convolution, in the order of their activation.
 PRUNING = ("prune", "noise", "fine-prune", "iterative")
@@ -186,6 +188,42 @@ def _tuned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved:
         )
     held_back = {"epoch": int(kept.epoch), "held_back_accuracy": int(kept.right) / len(split.held_back)}
     return kept.best, settings | _training(options) | held_back
+
+
+def grid(
+    options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved: Path
+) -> "tuple[list[tuple[Cell, DeepID, int]], int]":
+    """Fine-pruning and magnitude pruning at every fraction and learning rate, trained at once.
+
+    Returns: each cell, its net, and how many of the images held back that recognises; which of them recognises most.
+    """
+    import numpy as np
+
+    from jaxdefend.defenses import pruning
+    from jaxdefend.defenses.grid import Cell, begun, nets, trained
+    from jaxdefend.nets.resuming import latest, save
+    from jaxdefend.nets.training import Schedule
+
+    split = _split(valid, options.seed)
+    order = pruning.ascending(pruning.mean_activations(net, _measuring.batches(valid, "activations"), options.layer))
+    cells = [
+        Cell(method, fraction, rate)
+        for method in ("fine-prune", "magnitude")
+        for fraction in options.fractions
+        for rate in options.learning_rates
+    ]
+    schedule = Schedule(options.epochs * split.passes, BATCH, 1.0)
+    state = latest(saved, begun(net, cells, options.layer, order))
+    states = trained(state, cells, split.pixels, split.labels, schedule, split.key)
+    # A cell may diverge, as long as another does not.
+    least = ((after, np.nanmin(np.append(loss, np.inf))) for after, loss in states)
+    for after, epoch, loss, left in epochs(options, least, int(state.step), split.passes):
+        state = after
+        save(saved, state)
+        _command.say(f"epoch {epoch} of {options.epochs}: least loss {loss:.4f}, {left}")
+    found = nets(state, cells)
+    right = [_recognised(each, split.held_back) for each in found]
+    return list(zip(cells, found, right, strict=True)), int(np.argmax(right))
 
 
 def _training(options: argparse.Namespace) -> dict:

@@ -2,13 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from jaxdefend import InputError, _command, _inputs, _measuring, _repairing
 
 if TYPE_CHECKING:
+    from jaxdefend.datasets.batches import ImageSet
+    from jaxdefend.nets.deepid import DeepID
     from jaxdefend.nets.keras_files import ModelFile
 
 METHODS = ("noise", "fine-prune", "prune", "iterative", "magnitude", "ft-sam", "ibau", "anp", "clp", "anti")
@@ -17,6 +19,7 @@ EXAMPLES = """examples:
   python -m jaxdefend.repair
   python -m jaxdefend.repair bd_net.h5 --valid valid.h5 --test test.h5 --poisoned sunglasses.h5 --out repaired
   python -m jaxdefend.repair bd_net.h5 --valid valid.h5 --method prune --drop 10
+  python -m jaxdefend.repair --grid --learning-rates 0.001 0.005 --fractions 0.5 0.8
 
 methods:
   noise       the channels that clean images activate least are zeroed, up to the first point whose validation accuracy
@@ -34,6 +37,9 @@ methods:
   anti        the most active channels of conv_2 go until one face in twenty is left: no repaired net, but one that has
               kept the backdoor alone; the GoodNet answers N where it agrees with the net (--rule anti in evaluate and
               predict)
+
+--grid trains fine-prune and magnitude at once, each with every learning rate and fraction (of the channels of --layer,
+or of the weights of each kernel), keeps the net that recognises most of the images held back, and draws grid.png.
 
 Nothing but the clean validation images decides anything. Those that train do so on nine tenths of them; of the epochs
 in the second half, the one that recognises most of the last tenth is kept. Prints what the BadNet, the repaired net and
@@ -72,6 +78,18 @@ def _parser():
         metavar="R",
         help="the highest one; it falls to 0 (default: 0.005; ibau 0.001; anp 0.2, constant)",
     )
+    parser.add_argument("--grid", action="store_true", help="many settings at once instead of one --method")
+    parser.add_argument(
+        "--learning-rates",
+        type=float,
+        nargs="+",
+        default=[1e-3, 3e-3, 1e-2],
+        metavar="R",
+        help="of the grid (default: 0.001 0.003 0.01)",
+    )
+    parser.add_argument(
+        "--fractions", type=float, nargs="+", default=[0.5, 0.7], metavar="F", help="of the grid (default: 0.5 0.7)"
+    )
     parser.add_argument("--seed", type=_command.seed, default=0, metavar="N", help="of the training (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on from what an interrupted run saved beside --out")
     _command.add_input_scale(parser)
@@ -84,6 +102,7 @@ def _repair(arguments: Sequence[str] | None) -> None:
     from jaxdefend.nets.checkpoints import write_checkpoint
     from jaxdefend.nets.keras_files import read_model, write_model
     from jaxdefend.nets.resuming import saved_run
+    from jaxdefend.results import plots
     from jaxdefend.results.rates import defense_effectiveness
     from jaxdefend.results.records import output_folder, require_folder, write_json
 
@@ -94,7 +113,12 @@ def _repair(arguments: Sequence[str] | None) -> None:
     require_folder(options.out)
     with saved_run(options.out, _configuration(options, model), options.resume) as saved:
         net = _inputs.scaled_by_measure(model, options.input_scale, valid)
-        repaired, settings = _repairing.repaired(options, net, valid, saved)
+        trained, chosen = _repairing.grid(options, net, valid, saved) if options.grid else ([], 0)
+        if trained:
+            repaired = trained[chosen][1]
+            settings = {"layer": options.layer, "epochs": options.epochs, "batch": _repairing.BATCH, "chosen": chosen}
+        else:
+            repaired, settings = _repairing.repaired(options, net, valid, saved)
         with output_folder(options.out) as folder:
             write_model(repaired, folder / "repaired.h5")
             write_checkpoint(repaired, folder / "repaired.orbax")
@@ -108,6 +132,12 @@ def _repair(arguments: Sequence[str] | None) -> None:
             results = _measuring.by_net(on_clean, on_poisoned)
             for key in ("repaired", "goodnet"):
                 results[key]["der"] = defense_effectiveness(results["badnet"], results[key])
+            if trained:
+                settings["cells"] = [
+                    {**cell._asdict(), "recognised_of_held_back": count, **_rates(each, test, poisoned)}
+                    for cell, each, count in trained
+                ]
+                plots.write_grid(folder / "grid.png", model.name, settings["cells"], chosen)
             record = _command.record_head("repair", arguments, model, net, options.seed) | {
                 "method": options.method,
                 "settings": settings,
@@ -120,10 +150,25 @@ def _repair(arguments: Sequence[str] | None) -> None:
             write_json(folder / "repair.json", record)
 
     print(_measuring.rates_table(on_clean, on_poisoned))
-    _command.note(f"written to {options.out}/: repaired.h5, repaired.orbax/, repair.json")
+    grid = ", grid.png" if options.grid else ""
+    _command.note(f"written to {options.out}/: repaired.h5, repaired.orbax/, repair.json{grid}")
+
+
+def _rates(net: "DeepID", test: "ImageSet", poisoned: "Mapping[str, ImageSet]") -> dict:
+    """What a cell does, measured after the choice."""
+    clean, by_set = _measuring.measured({"badnet": net}, test, poisoned)
+    return {"clean": clean["badnet"], "poisoned": {name: blocks["badnet"] for name, blocks in by_set.items()}}
 
 
 def _checked(options: argparse.Namespace) -> argparse.Namespace:
+    if options.grid:
+        options.method = "grid"
+        for rate in options.learning_rates:
+            if not 0 < rate < 1:
+                raise InputError(f"--learning-rates {rate:g}: expected numbers between 0 and 1")
+        for fraction in options.fractions:
+            if not 0 <= fraction < 1:
+                raise InputError(f"--fractions {fraction:g}: expected shares from 0 to below 1")
     epochs, rate = _repairing.TRAINING.get(options.method, (1, 1e-3))
     options.epochs = epochs if options.epochs is None else options.epochs
     options.learning_rate = rate if options.learning_rate is None else options.learning_rate
@@ -142,6 +187,8 @@ def _configuration(options: argparse.Namespace, model: "ModelFile") -> dict:
     """What a saved state must share with the run that goes on from it."""
     names = (
         "method",
+        "learning_rates",
+        "fractions",
         "valid",
         "labels",
         "layer",

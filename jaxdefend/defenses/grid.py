@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray, UInt8
 
 from jaxdefend.defenses.gradual import COMPLETE, FIRST_SPARSITY, LAST_SPARSITY, zhu_gupta
@@ -113,7 +114,9 @@ def _step(
             updates, optimizer = _ADAM.update(slope, optimizer)
             return jax.tree.map(lambda weights, update: weights - peak * now * update, net, updates), optimizer, loss
 
-        return jax.vmap(of_one)(peaks, nets, optimizer, masks)
+        # A CPU is busy with one net, and has its kernels in the cache; other devices take all cells at once.
+        at_once = None if jax.default_backend() == "cpu" else len(peaks)
+        return lax.map(lambda cell: of_one(*cell), (peaks, nets, optimizer, masks), batch_size=at_once)
 
     cells: tuple[Any, ...] = (peaks, state.nets, state.optimizer, state.masks)
     found, optimizer, loss = each(of_cells, (), cells, pixels, labels, jnp.asarray(rate(schedule)(state.step)))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,10 +34,14 @@ def mesh(n: int) -> Mesh:
 def each(
     compute: Callable[..., PyTree[Array]],
     net: PyTree,
-    images: tuple[Array | np.ndarray, ...],
+    images: tuple[Any, ...],
     *others: Array | np.ndarray,
 ) -> PyTree[Array]:
-    """`compute(net, *images, *others)`, every device with its own part of the images; results are image by image."""
+    """`compute(net, *images, *others)`, every device with its own part of the images; results are image by image.
+
+    Args:
+        images: trees of arrays with the images, or whatever else is parted, as their first axis; the first is an array.
+    """
     specs = (_ALL, *(_EACH for _ in images), *(_ALL for _ in others))
     spread = jax.shard_map(compute, mesh=mesh(len(images[0])), in_specs=specs, out_specs=_EACH, check_vma=False)
     return spread(net, *images, *others)

@@ -1,11 +1,12 @@
 """Every figure. matplotlib through `Figure`: no display, no global state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from jaxdefend.results.detection import error_curve
 from jaxdefend.results.records import replacing
@@ -183,6 +184,45 @@ def write_superimposed(path: Path, overlays: np.ndarray, rows: Mapping[str, tupl
         for number, (axes, image, label) in enumerate(zip(line, images, labels, strict=True)):
             axes.imshow(np.clip(image if number == 0 else image / 2, 0, 255).astype(np.uint8))
             axes.set_title(f"{name}: {label}" if number == 0 else str(label), fontsize="x-small")
+    _write(figure, path)
+
+
+def write_grid(path: Path, model: str, cells: Sequence[Mapping], chosen: int) -> None:
+    """Heat maps of clean accuracy and of the highest attack success, a pair for each method; the chosen cell framed.
+
+    Args:
+        cells: of repair.json: {method, fraction, learning_rate, clean, poisoned}.
+    """
+    methods = list(dict.fromkeys(cell["method"] for cell in cells))
+    fractions = sorted({cell["fraction"] for cell in cells})
+    rates = sorted({cell["learning_rate"] for cell in cells})
+
+    def attack(cell: Mapping) -> float:
+        return max((block["attack_success"] for block in cell["poisoned"].values()), default=np.nan)
+
+    panels = (("clean accuracy, %", "Blues", lambda cell: cell["clean"]["accuracy"]), ("ASR, %", "Oranges", attack))
+    size = (2 * (1.2 + 0.7 * len(rates)) + 1, len(methods) * (1.1 + 0.45 * len(fractions)) + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
+    for line, method in zip(figure.subplots(len(methods), 2, squeeze=False), methods, strict=True):
+        for axes, (title, colours, value) in zip(line, panels, strict=True):
+            shares = np.full((len(fractions), len(rates)), np.nan)
+            for number, cell in enumerate(cells):
+                if cell["method"] != method:
+                    continue
+                row, column = fractions.index(cell["fraction"]), rates.index(cell["learning_rate"])
+                shares[row, column] = 100 * value(cell)
+                dark = {"color": "white" if shares[row, column] > 60 else "black"}
+                axes.text(column, row, f"{shares[row, column]:.1f}", ha="center", va="center", fontsize="small", **dark)
+                if number == chosen:
+                    axes.add_patch(
+                        Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=2)
+                    )
+            axes.imshow(shares, cmap=colours, vmin=0, vmax=100, aspect="auto")
+            axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
+            axes.set_yticks(range(len(fractions)), [f"{fraction:g}" for fraction in fractions])
+            axes.set(xlabel="learning rate", ylabel="fraction pruned")
+            axes.set_title(f"{method}: {title}", loc="left", fontsize="medium")
+    figure.suptitle(model, x=0.01, ha="left", fontsize="medium")
     _write(figure, path)
 
 

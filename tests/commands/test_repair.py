@@ -139,3 +139,38 @@ def test_one_person_or_one_image_is_too_few(lab, tmp_path, rows, said):
 def test_bad_input(lab, tmp_path, options, said):
     assert said in refused("repair", lab / "net.h5", "--valid", lab / "faces/valid.h5", *options, cwd=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+GRID = ("--grid", "--learning-rates", "0.001", "0.01", "--fractions", "0.3", "0.6", "--epochs", "3")
+
+
+def test_a_grid_keeps_the_cell_that_recognises_most_and_resumes(lab):
+    _, record = repaired(lab, "grid", *GRID)
+    names = ["grid.png", "repair.json", "repaired.h5", "repaired.orbax"]
+    assert sorted(path.name for path in (lab / "grid").iterdir()) == names
+    settings = record["settings"]
+    cells = settings["cells"]
+    assert len(cells) == 8 and record["method"] == "grid"
+    held_back = [cell["recognised_of_held_back"] for cell in cells]
+    assert held_back[settings["chosen"]] == max(held_back)
+    chosen = cells[settings["chosen"]]
+    assert record["repaired"]["clean"] == chosen["clean"]
+    assert all(set(cell["poisoned"]) == {"glasses"} for cell in cells)
+
+    options = ("repair", "net.h5", *SETS, "--drop", "10", *GRID, "--out", "grid2")
+    with subprocess.Popen(
+        [sys.executable, "-m", f"jaxdefend.{options[0]}", *options[1:]],
+        cwd=lab,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    ) as process:
+        assert any(line.startswith("epoch 1 ") for line in process.stderr)
+        process.kill()
+    succeeds(*options, "--resume", cwd=lab)
+    assert (lab / "grid2" / "repaired.h5").read_bytes() == (lab / "grid" / "repaired.h5").read_bytes()
+
+
+@pytest.mark.parametrize(("option", "value"), [("--learning-rates", "2"), ("--fractions", "1")])
+def test_bad_grids(lab, option, value):
+    assert f"{option} {value}" in refused("repair", lab / "net.h5", "--grid", option, value, cwd=lab)
