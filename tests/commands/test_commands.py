@@ -240,6 +240,16 @@ BAD = {
 }
 
 
+def test_several_repaired_nets_decide_together(world):
+    pair = ("--repaired", world / "repaired.h5", world / "net.h5")
+    for rule in ("goodnet", "anti"):
+        done = succeeds("predict", world / "test.h5", "--model", world / "net.h5", *pair, "--rule", rule, "--json")
+        for row in map(json.loads, done.stdout.splitlines()):
+            assert row["repaired_2"] == row["badnet"]
+            both = row["repaired"] == row["badnet"]
+            assert row["goodnet"] == (row["badnet"] if both and rule == "goodnet" else CLASSES)
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_leaves_nothing(world, tmp_path, case):
     arguments = BAD[case](world, tmp_path)
