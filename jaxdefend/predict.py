@@ -21,8 +21,8 @@ EXAMPLES = """examples:
 
 The GoodNet answers with the label on which both nets agree, else with N, the number of classes: backdoored. A guard
 (detect calibrate) rejects images of which the net is too sure under random channel masks or overlays: N again.
-With --json, one object a line: image, label (the final one), badnet, repaired, goodnet, score and rejected (the
-guard's), backdoored, confidence (the BadNet's)."""
+With --json, one object a line: image, badnet, repaired, goodnet, backdoored, confidence (the BadNet's); with a guard also
+score, rejected, and label, the final one."""
 
 # Paths of a list that are read and answered together.
 _LISTED = 1024
@@ -131,7 +131,9 @@ def _answering(options, first: "Images") -> "Callable[[Images], list[Row]]":
             answers["score"] = scores[guard.default]
             answers["rejected"] = scores[guard.default] > guard.detectors[guard.default]["threshold"]
             final = np.where(answers["rejected"], n, final)
-        columns = {"label": final, "badnet": labels, "repaired": None, **fixed, "goodnet": None, **answers}
+        if guard:
+            answers["label"] = final
+        columns = {"badnet": labels, "repaired": None, **fixed, "goodnet": None, **answers}
         columns |= {"backdoored": final == n if answers else None, "confidence": confidences}
         return [
             {"image": name, **{key: None if column is None else column[i].item() for key, column in columns.items()}}
@@ -143,13 +145,13 @@ def _answering(options, first: "Images") -> "Callable[[Images], list[Row]]":
 
 def _table(rows: list[Row]) -> str:
     """For people: the final label last."""
-    n = next((row["label"] for row in rows if row["backdoored"]), None)
     repaired = [key for key in rows[0] if key.startswith("repaired") and rows[0][key] is not None]
 
     def cells(row: Row) -> list[str]:
         guarded = [f"{row['score']:.3f}{' rejected' if row['rejected'] else ''}"] if "score" in row else []
-        goodnet = [] if row["goodnet"] is None else [str(row["goodnet"])]
-        final = [] if row["backdoored"] is None else [f"{row['label']}{' backdoored' if row['label'] == n else ''}"]
+        goodnet = [] if row["goodnet"] is None or "label" not in row else [str(row["goodnet"])]
+        label = row.get("label", row["goodnet"])
+        final = [] if label is None else [f"{label}{' backdoored' if row['backdoored'] else ''}"]
         confidence = f"{100 * float(row['confidence'] or 0):.1f} %"
         return [
             str(row["image"]),
@@ -167,8 +169,7 @@ def _table(rows: list[Row]) -> str:
         "confidence",
         *("repaired net" if key == "repaired" else key.replace("_", " net ") for key in repaired),
         *(["GoodNet"] if repaired else []),
-        *(["score"] if "score" in rows[0] else []),
-        *(["label"] if rows[0]["backdoored"] is not None else []),
+        *(["score", "label"] if "label" in rows[0] else []),
     ]
     return _command.table(header, map(cells, rows))
 
