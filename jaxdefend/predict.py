@@ -21,8 +21,8 @@ EXAMPLES = """examples:
 
 The GoodNet answers with the label on which both nets agree, else with N, the number of classes: backdoored. A guard
 (detect calibrate) rejects images of which the net is too sure under random channel masks or overlays: N again.
-With --json, one object a line: image, badnet, repaired, goodnet, backdoored, confidence (the BadNet's); with a guard also
-score, rejected, and label, the final one."""
+With --json, one object a line: image, badnet, repaired, goodnet, backdoored, confidence (the BadNet's); with a guard
+also score, rejected, and label, the final one."""
 
 # Paths of a list that are read and answered together.
 _LISTED = 1024
