@@ -88,9 +88,8 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--frr",
         nargs="+",
         type=_share,
-        default=[0.01, 0.05],
         metavar="R",
-        help="false rejection rates; the first one decides (default: 0.01 0.05)",
+        help="false rejection rates; the first one decides (default: 0.01 0.05, or what so few images allow)",
     )
     parser.add_argument(
         "--fit",
@@ -151,6 +150,11 @@ def _detect(arguments: Sequence[str] | None) -> None:
     {"calibrate": _calibrate, "score": _score, "evaluate": _evaluate}[options.action](options, arguments)
 
 
+def _frrs(options: argparse.Namespace, n: int) -> list[float]:
+    """The rates asked for; by default those of 1 and 5 % that n clean images allow."""
+    return options.frr or [frr for frr in (0.01, 0.05) if frr * (n + 1) >= 1] or [0.05]
+
+
 def _calibrate(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
     model = _inputs.load_model(options.model)
     made = options.clean is None
@@ -164,7 +168,7 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str] | None) -> 
         net = _inputs.scaled_by_measure(model, options.input_scale, clean)
         names = ("masks", "strip", "both") if options.detector == "both" else (options.detector,)
         detection = _detection(options, net, names, clean)
-        guard = _guards.calibrated(detection, clean, options.frr, options.fit, options.detector)
+        guard = _guards.calibrated(detection, clean, _frrs(options, len(clean)), options.fit, options.detector)
         head = _command.record_head("detect", arguments, model, net, options.seed)
         _guards.write_guard(folder, guard, head, options.fit)
 
@@ -249,7 +253,7 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str] | None) -> N
             )
             names = ("masks", "strip", "both", *(("goodnet",) if fixed else ()))
             detection = _detection(options, net, names, valid)._replace(repaired=fixed)
-            guard = _guards.calibrated(detection, valid, options.frr, options.fit, "masks")
+            guard = _guards.calibrated(detection, valid, _frrs(options, len(valid)), options.fit, "masks")
         sets = {"clean": clean, **{f"poisoned {name}": images for name, images in poisoned.items()}}
         labels = {name: predictions(net, _measuring.batches(images, name))[0] for name, images in sets.items()}
         measured = {

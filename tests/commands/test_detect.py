@@ -95,6 +95,12 @@ def test_evaluate_reads_a_guard(place):
     assert block["threshold"] == json.loads((place / "masks" / "guard.json").read_text())["threshold"]
 
 
+def test_by_default_the_rates_are_those_that_the_images_allow(place):
+    succeeds("detect", "calibrate", "net.h5", "--clean", "clean.h5", *FEW, "--out", "default", cwd=place)
+    levels = json.loads((place / "default" / "guard.json").read_text())["detectors"]["masks"]["levels"]
+    assert [level["frr_asked"] for level in levels] == [0.05]
+
+
 def test_equal_seeds_give_equal_scores(place):
     first, again, other = (
         succeeds("detect", "score", "net.h5", "test.h5", "--seed", seed, "--out", f"seed{number}", cwd=place).stdout
