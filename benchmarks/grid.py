@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks import keras_peer
 from benchmarks.measuring import Row, Size, clean_faces, interleaved
 from benchmarks.report import main
+from jaxdefend import _command
 from jaxdefend.datasets.batches import ArrayImages, padded
 from jaxdefend.defenses import grid
 from jaxdefend.nets import shipped
@@ -30,7 +31,7 @@ def rows(size: Size) -> list[Row]:
 
     path, key, order = shipped.path_of(shipped.BADNET), jax.random.key(0), np.arange(60)
     net = read_model(path).net
-    pixels, labels = clean_faces(size.images // 4)
+    pixels, labels = clean_faces(size.images // 2)
     schedule = Schedule(len(pixels) // BATCH, BATCH, 1.0)
 
     def at_once() -> list[DeepID]:
@@ -55,6 +56,7 @@ def rows(size: Size) -> list[Row]:
         for cell, found, model in zip(CELLS, nets, one_by_one(), strict=True)
         if cell.method == "fine-prune"
     ]
+    _command.say(f"grid: labels agree on {100 * min(agreed):.1f} % of the images or more")
     ours, theirs = interleaved(max(2, size.repeats // 2), at_once, one_by_one)
     peer = f"{keras_peer.name()}, {len(CELLS)} × fit, {len(pixels)} images"
     return [Row("grid", ours, peer, theirs, min(agreed) > 0.97, least_ratio=4)]
@@ -79,10 +81,13 @@ def _keras_run(net, cell: grid.Cell, order, pixels, labels, schedule: Schedule) 
         0.0, schedule.steps - rising, warmup_target=cell.learning_rate, warmup_steps=rising
     )
     images = keras_peer.as_input(pixels, "unit")
+    # Compiled once: what is compared is training, not tracing.
+    model.compile(keras.optimizers.Adam(rate, epsilon=1e-8), keras.losses.SparseCategoricalCrossentropy())
 
     def run() -> object:
         model.set_weights(weights)
-        model.compile(keras.optimizers.Adam(rate, epsilon=1e-8), keras.losses.SparseCategoricalCrossentropy())
+        for variable in model.optimizer.variables:
+            variable.assign(keras.ops.zeros_like(variable))
         model.fit(images, labels, batch_size=BATCH, epochs=1, shuffle=False, verbose=0)
         return model
 
