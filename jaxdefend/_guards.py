@@ -167,6 +167,8 @@ def read_guard(path: Path, model: "ModelFile", net: "DeepID") -> Guard:
         detectors = {name: dict(record["detectors"][name]) for name in record["detectors"]}
         default, pool_file = record["detector"], record["overlays_file"]
         complete = default in detectors and set(detectors) <= {*ENTROPIES, "both"}
+        needed = {"frr_asked", "threshold", "levels", "clean_score"}
+        complete = complete and all(needed <= set(block) for block in detectors.values())
         complete = complete and all(isinstance(block["threshold"], float) for block in detectors.values())
         complete = complete and ("masks" in detectors or "strip" in detectors) and len(detectors) in (1, 3)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

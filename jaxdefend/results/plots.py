@@ -87,27 +87,16 @@ def _mark_drops(axes: Axes, repairs: list[Mapping], channels: int) -> None:
         )
 
 
-def write_detection(
-    folder: Path,
-    model: str,
-    scores: Mapping[str, Mapping[str, np.ndarray]],
-    right: Mapping[str, np.ndarray],
-    thresholds: Mapping[str, float],
+def write_scores(
+    path: Path, model: str, scores: Mapping[str, Mapping[str, np.ndarray]], thresholds: Mapping[str, float]
 ) -> None:
-    """histogram.png and errors.png: the scores of each detector, clean and poisoned, and its FRR against its FAR.
+    """Histograms of the scores of each detector, clean and poisoned; entropies as entropies, in bits.
 
     Args:
-        scores: {set: {detector: scores}}, the set "clean" first; of the poisoned sets those images are drawn on which
-            the backdoor fires.
-        right: {set: where the net gives the label asked for}.
-        thresholds: {detector: threshold}, drawn into the histograms.
+        scores: {set: {detector: scores}}, the set "clean" first; of the others the images on which the backdoor fires.
+        thresholds: {detector: threshold}.
     """
     detectors = list(thresholds)
-    poisoned = [name for name in scores if name != "clean"]
-
-    def drawn(name: str, detector: str) -> np.ndarray:
-        return scores[name][detector] if name == "clean" else scores[name][detector][right[name]]
-
     figure = Figure(figsize=(3.4 * len(detectors), 3.2), layout="constrained")
     for axes, detector in zip(figure.subplots(1, len(detectors), squeeze=False)[0], detectors, strict=True):
         label, entropy = _SCORES[detector]
@@ -115,7 +104,7 @@ def write_detection(
         def shown(values: np.ndarray | float, entropy: bool = entropy) -> np.ndarray:
             return np.maximum(-np.asarray(values), _SUREST) if entropy else np.asarray(values)
 
-        values = {name: shown(drawn(name, detector)) for name in scores}
+        values = {name: shown(scores[name][detector]) for name in scores}
         edges = np.concatenate([*values.values(), shown(thresholds[detector])[None]])
         bins = np.histogram_bin_edges(np.log10(edges) if entropy else edges, 40)
         for name, colour in zip(values, (_ACCURACY[0], *_ATTACK * 9), strict=False):
@@ -128,14 +117,18 @@ def write_detection(
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize="small", frameon=False)
     figure.suptitle(model, x=0.01, ha="left", fontsize="medium")
-    _write(figure, folder / "histogram.png")
+    _write(figure, path)
 
+
+def write_errors(path: Path, model: str, scores: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """FRR against FAR of each detector on each poisoned set; `scores` as in `write_scores`."""
+    detectors, poisoned = list(scores["clean"]), [name for name in scores if name != "clean"]
     figure = Figure(figsize=(6.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for detector, style in zip(detectors, ("-", "--", ":", "-.") * 9, strict=False):
         for name, colour in zip(poisoned, _ATTACK * 9, strict=False):
-            if len(drawn(name, detector)):
-                frr, far = error_curve(drawn("clean", detector), drawn(name, detector))
+            if len(scores[name][detector]):
+                frr, far = error_curve(scores["clean"][detector], scores[name][detector])
                 axes.step(
                     100 * frr, 100 * far, where="post", color=colour, linestyle=style, label=f"{detector}, {name}"
                 )
@@ -151,7 +144,7 @@ def write_detection(
     axes.spines[["top", "right"]].set_visible(False)
     if poisoned:
         figure.legend(fontsize="x-small", loc="outside right upper", frameon=False)
-    _write(figure, folder / "errors.png")
+    _write(figure, path)
 
 
 # What a detector's score is, and whether it is an entropy's negative, drawn as the entropy.

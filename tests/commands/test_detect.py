@@ -155,6 +155,7 @@ def test_bad_input(place, options, said):
         lambda record: record | {"guard": 99},
         lambda record: {key: value for key, value in record.items() if key != "settings"},
         lambda record: record | {"detector": "magic"},
+        lambda record: record | {"detectors": {"masks": {"threshold": 0.0}}},
         lambda record: record | {"settings": record["settings"] | {"masks": 10**9}},
         lambda record: record | {"settings": record["settings"] | {"seed": "0"}},
         lambda record: record | {"detectors": {"masks": {"threshold": "low"}}},
