@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from jaxdefend.defenses.goodnet import Rule
     from jaxdefend.nets.deepid import DeepID
 
-# By net ("badnet", "repaired", "repaired_2", …, "goodnet"), or by the name of a poisoned set.
+# By net ("badnet", "b0", "repaired", "repaired_2", …, "goodnet"), or by the name of a poisoned set.
 Blocks = dict[str, dict]
 
-_TITLES = {"badnet": "BadNet", "repaired": "repaired net", "goodnet": "GoodNet"}
+_TITLES = {"badnet": "BadNet", "b0": "B0", "repaired": "repaired net", "goodnet": "GoodNet"}
 
 
 def batches(images: "ImageSet", title: str) -> "Iterator[Batch]":
@@ -37,6 +37,7 @@ def measured(
     """On the clean images, and on each poisoned set: a block for every net; with two or more, for their GoodNet too.
 
     Args:
+        nets: where there is a "b0", the GoodNet has it in place of the BadNet.
         true_labels: of the poisoned sets of which they are known, what the images really show.
     """
     from jaxdefend.results import rates
@@ -61,9 +62,14 @@ def _labels(nets: "Mapping[str, DeepID]", images: "ImageSet", name: str, rule: "
     classes = nets["badnet"].classes
     labels = {key: predictions(net, batches(images, name))[0] for key, net in nets.items()}
     if "repaired" in nets:
-        badnet, *repaired = labels.values()
-        labels["goodnet"] = goodnet_labels(badnet, np.stack(repaired), classes, rule)
+        repaired = [found for key, found in labels.items() if key not in ("badnet", "b0")]
+        labels["goodnet"] = goodnet_labels(_suspected(labels), np.stack(repaired), classes, rule)
     return labels
+
+
+def _suspected(labels: "Mapping[str, np.ndarray]") -> "np.ndarray":
+    """The labels that the GoodNet gives where it does not answer N."""
+    return labels.get("b0", labels["badnet"])
 
 
 def _blocks(labels: "Mapping[str, np.ndarray]", images: "ImageSet", rate: Callable[[int, int], dict]) -> Blocks:
@@ -75,8 +81,8 @@ def _blocks(labels: "Mapping[str, np.ndarray]", images: "ImageSet", rate: Callab
     n = len(images)
     blocks = {key: rate(count, n) for key, count in _matches(labels, np.asarray(images.labels)).items()}
     if "goodnet" in labels:
-        # The BadNet never says N.
-        flagged = over_processes((labels["goodnet"] != labels["badnet"]).sum())
+        # No other net says N.
+        flagged = over_processes((labels["goodnet"] != _suspected(labels)).sum())
         blocks["goodnet"] |= flagged_rate(int(flagged), n)
     return blocks
 

@@ -50,20 +50,29 @@ class Split(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What an interrupted run leaves behind: the training, and the best net so far."""
+    """What an interrupted run leaves behind: the training, the best net so far, and B0 (or what came before it)."""
 
     training: "State"
     best: "DeepID"
     epoch: Any
     right: Any
+    b0: "DeepID"
 
     @property
     def step(self) -> Any:
         return self.training.step
 
 
-def repaired(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved: Path) -> "tuple[DeepID, dict]":
-    """The repaired net, and the settings that made it; in `saved` is what an interrupted run left behind.
+class Repair(NamedTuple):
+    """The repaired net, the settings that made it, and B0 where one is asked for."""
+
+    net: "DeepID"
+    settings: dict
+    b0: "DeepID | None" = None
+
+
+def repaired(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved: Path) -> Repair:
+    """Of these images alone; in `saved` is what an interrupted run left behind.
 
     Raises: InputError if no repair can be made with these images and settings.
     """
@@ -73,10 +82,10 @@ def repaired(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", save
     match options.method:
         case "prune":
             channels = _channels(options, net, valid)
-            return with_channels_zeroed(net, options.layer, channels), _amount(options) | {"channels": channels}
+            return Repair(with_channels_zeroed(net, options.layer, channels), _amount(options) | {"channels": channels})
         case "clp":
             net, by_layer = lipschitz_pruned(net)
-            return net, {"channels": by_layer}
+            return Repair(net, {"channels": by_layer})
         case "anti":
             return _anti_repaired(net, valid)
         case "anp":
@@ -106,7 +115,9 @@ def _channels(options: argparse.Namespace, net: "DeepID", valid: "ImageSet") -> 
     return order[:pruned]
 
 
-def _anti_repaired(net: "DeepID", valid: "ImageSet") -> "tuple[DeepID, dict]":
+def _anti_repaired(net: "DeepID", valid: "ImageSet") -> Repair:
+    import numpy as np
+
     from jaxdefend.datasets.batches import padded, sampled
     from jaxdefend.defenses import anti, pruning
     from jaxdefend.nets.deepid import with_channels_zeroed
@@ -114,14 +125,15 @@ def _anti_repaired(net: "DeepID", valid: "ImageSet") -> "tuple[DeepID, dict]":
     batches = _command.tracked(padded(valid), "activations", len(valid))
     order = anti.descending(pruning.mean_activations(net, batches, anti.LAYER))
     # A thousand images, evenly spread, tell where the faces are lost.
-    number = anti.channels_to_lose(pruning.curve(net, sampled(valid, 1024), order, anti.LAYER))
+    chance = float(np.unique(np.asarray(valid.labels), return_counts=True)[1].max()) / len(valid)
+    number = anti.channels_to_lose(pruning.curve(net, sampled(valid, 1024), order, anti.LAYER), chance)
     if number is None:
         raise InputError(
-            f"without any channel of {anti.LAYER} the net still gives more than {100 * anti.LEFT:g} % of the clean "
-            "images their label; expected images of more people"
+            f"without any channel of {anti.LAYER} the net still gives more than {100 * (anti.LEFT + chance):g} % of "
+            "the clean images their label; expected as many images of each person"
         )
     channels = order[:number]
-    return with_channels_zeroed(net, anti.LAYER, channels), {"layer": anti.LAYER, "channels": channels}
+    return Repair(with_channels_zeroed(net, anti.LAYER, channels), {"layer": anti.LAYER, "channels": channels})
 
 
 def _amount(options: argparse.Namespace) -> dict:
@@ -158,7 +170,7 @@ def _recognised(net: "DeepID", images: "ArrayImages") -> int:
     return int((predictions(net, padded(images))[0] == images.labels).sum())
 
 
-def _tuned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved: Path) -> "tuple[DeepID, dict]":
+def _tuned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved: Path) -> Repair:
     import numpy as np
 
     from jaxdefend.defenses import finetuning, gradual, noise, sharpness, unlearning
@@ -179,7 +191,9 @@ def _tuned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved:
         "ft-sam": lambda: sharpness.sharpness_aware(net),
         "ibau": lambda: unlearning.adversarial_unlearning(net),
     }[options.method]()
-    kept = _best_epoch(options, tuning, split, saved)
+    if options.b0 is not None and options.b0 >= len(channels):
+        raise InputError(f"--b0 {options.b0}: expected fewer than the {len(channels)} channels that are pruned in all")
+    kept = _best_epoch(options, tuning, split, saved, _epoch_of_b0(options, channels, split))
     before = _recognised(net, split.held_back)
     if 2 * kept.right < before:
         _command.warn(
@@ -187,7 +201,10 @@ def _tuned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved:
             f"{len(split.held_back)} images held back, the net itself {before}; choose a lower rate or more epochs"
         )
     held_back = {"epoch": int(kept.epoch), "held_back_accuracy": int(kept.right) / len(split.held_back)}
-    return kept.best, settings | _training(options) | held_back
+    settings |= _training(options) | held_back
+    return (
+        Repair(kept.best, settings) if options.b0 is None else Repair(kept.best, settings | {"b0": options.b0}, kept.b0)
+    )
 
 
 def grid(
@@ -230,7 +247,16 @@ def _training(options: argparse.Namespace) -> dict:
     return {"epochs": options.epochs, "learning_rate": options.learning_rate, "batch": BATCH}
 
 
-def _best_epoch(options: argparse.Namespace, tuning: "Tuning", split: Split, saved: Path) -> Kept:
+def _epoch_of_b0(options: argparse.Namespace, channels: "np.ndarray", split: Split) -> int:
+    """The epoch in which the last of B0's channels goes."""
+    from jaxdefend.defenses.gradual import turns
+
+    if options.b0 is None:
+        return 0
+    return int(turns(len(channels), options.epochs * split.passes)[options.b0 - 1] // split.passes) + 1
+
+
+def _best_epoch(options: argparse.Namespace, tuning: "Tuning", split: Split, saved: Path, epoch_of_b0: int) -> Kept:
     """The epoch that recognises most of the images held back, the latest on a tie, of those in which it is complete."""
     import jax
     import numpy as np
@@ -241,14 +267,17 @@ def _best_epoch(options: argparse.Namespace, tuning: "Tuning", split: Split, sav
 
     schedule = Schedule(options.epochs * split.passes, BATCH, options.learning_rate)
     beginning = started(tuning.start, schedule)
-    kept = latest(saved, Kept(beginning, jax.device_get(tuning.start), np.int32(0), np.int32(-1)))
+    start = jax.device_get(tuning.start)
+    kept = latest(saved, Kept(beginning, start, np.int32(0), np.int32(-1), start))
     states = tuned(tuning, kept.training, split.pixels, split.labels, schedule, split.key)
     for training, epoch, loss, left in epochs(options, states, int(kept.step), split.passes):
         net = jax.device_get(tuning.repaired(training.net, int(training.step)))
         right = _recognised(net, split.held_back)
         kept = kept._replace(training=training)
         if epoch >= tuning.complete * options.epochs and right >= kept.right:
-            kept = Kept(training, net, np.int32(epoch), np.int32(right))
+            kept = kept._replace(best=net, epoch=np.int32(epoch), right=np.int32(right))
+        if epoch == epoch_of_b0:
+            kept = kept._replace(b0=net)
         save(saved, kept)
         _command.say(
             f"epoch {epoch} of {options.epochs}: loss {loss:.4f}, {100 * right / len(split.held_back):.1f} % of the "
@@ -257,9 +286,7 @@ def _best_epoch(options: argparse.Namespace, tuning: "Tuning", split: Split, sav
     return kept
 
 
-def _neurons_pruned(
-    options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved: Path
-) -> "tuple[DeepID, dict]":
+def _neurons_pruned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved: Path) -> Repair:
     """Pruned at the highest threshold that gives up less than --drop points of the images held back."""
     from jaxdefend.defenses import neurons
     from jaxdefend.nets.resuming import latest, save
@@ -282,7 +309,8 @@ def _neurons_pruned(
     threshold = next(threshold for threshold in (*reversed(neurons.THRESHOLDS), -1.0) if cheap(threshold))
     pruned, by_layer = neurons.pruned_below(net, masks.masks, threshold)
     settings = {"drop": _command.number(options.drop), "threshold": threshold, "channels": by_layer}
-    return pruned, settings | _training(options) | {"held_back_accuracy": _recognised(pruned, split.held_back) / n}
+    settings |= _training(options) | {"held_back_accuracy": _recognised(pruned, split.held_back) / n}
+    return Repair(pruned, settings)
 
 
 def epochs(

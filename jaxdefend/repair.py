@@ -27,7 +27,8 @@ methods:
               clean images, half of them under squares of random colours (Veldanda et al. 2020)
   fine-prune  the same without the squares (Liu et al. 2018)
   prune       the same channels, and no training
-  iterative   the same channels one after another, with training in between
+  iterative   the same channels one after another, with training in between; with --b0 N the GoodNet has B0, the net as
+              the first N are gone, in place of the BadNet (vbabushkin, on GitHub)
   magnitude   training while the smallest weights of every kernel are zeroed, 50 to 70 % (Zhu & Gupta 2017)
   ft-sam      training for a flat loss (Zhu et al. 2023)
   ibau        training against the one perturbation that misleads all images (Zeng et al. 2022)
@@ -43,8 +44,9 @@ or of the weights of each kernel), keeps the net that recognises most of the ima
 
 Nothing but the clean validation images decides anything. Those that train do so on nine tenths of them; of the epochs
 in the second half, the one that recognises most of the last tenth is kept. Prints what the BadNet, the repaired net and
-the GoodNet of both do on the test and the poisoned images, and writes repaired.h5, repaired.orbax/ and repair.json into
-DIR. What an interrupted run leaves in DIR.checkpoint, the same command goes on from with --resume."""
+the GoodNet of both do on the test and the poisoned images, and writes repaired.h5, repaired.orbax/, repair.json and,
+with --b0, b0.h5 into DIR. What an interrupted run leaves in DIR.checkpoint, the same command goes on from with
+--resume."""
 
 
 def _parser():
@@ -78,6 +80,7 @@ def _parser():
         metavar="R",
         help="the highest one; it falls to 0 (default: 0.005; ibau 0.001; anp 0.2, constant)",
     )
+    parser.add_argument("--b0", type=int, metavar="N", help="with iterative: channels that B0 lacks")
     parser.add_argument("--grid", action="store_true", help="many settings at once instead of one --method")
     parser.add_argument(
         "--learning-rates",
@@ -115,20 +118,22 @@ def _repair(arguments: Sequence[str] | None) -> None:
         net = _inputs.scaled_by_measure(model, options.input_scale, valid)
         trained, chosen = _repairing.grid(options, net, valid, saved) if options.grid else ([], 0)
         if trained:
-            repaired = trained[chosen][1]
             settings = {"layer": options.layer, "epochs": options.epochs, "batch": _repairing.BATCH, "chosen": chosen}
+            repaired, b0 = trained[chosen][1], None
         else:
-            repaired, settings = _repairing.repaired(options, net, valid, saved)
+            repaired, settings, b0 = _repairing.repaired(options, net, valid, saved)
         with output_folder(options.out) as folder:
             write_model(repaired, folder / "repaired.h5")
             write_checkpoint(repaired, folder / "repaired.orbax")
+            nets = {"badnet": net, "repaired": repaired}
+            if b0 is not None:
+                write_model(b0, folder / "b0.h5")
+                nets["b0"] = b0
             test = _inputs.load_images(options.test, net, options.labels) if options.test else valid
             poisoned = _inputs.load_poisoned(options, net)
             rule = "anti" if options.method == "anti" else "goodnet"
             true_labels = _inputs.true_labels(options, test, poisoned)
-            on_clean, on_poisoned = _measuring.measured(
-                {"badnet": net, "repaired": repaired}, test, poisoned, rule, true_labels
-            )
+            on_clean, on_poisoned = _measuring.measured(nets, test, poisoned, rule, true_labels)
             results = _measuring.by_net(on_clean, on_poisoned)
             for key in ("repaired", "goodnet"):
                 results[key]["der"] = defense_effectiveness(results["badnet"], results[key])
@@ -147,11 +152,13 @@ def _repair(arguments: Sequence[str] | None) -> None:
                 "repaired": {"model": _command.model_record(read_model(folder / "repaired.h5")), **results["repaired"]},
                 "goodnet": results["goodnet"],
             }
+            if b0 is not None:
+                record["b0"] = {"model": _command.model_record(read_model(folder / "b0.h5")), **results["b0"]}
             write_json(folder / "repair.json", record)
 
     print(_measuring.rates_table(on_clean, on_poisoned))
-    grid = ", grid.png" if options.grid else ""
-    _command.note(f"written to {options.out}/: repaired.h5, repaired.orbax/, repair.json{grid}")
+    more = ", grid.png" if options.grid else ", b0.h5" if options.b0 else ""
+    _command.note(f"written to {options.out}/: repaired.h5, repaired.orbax/, repair.json{more}")
 
 
 def _rates(net: "DeepID", test: "ImageSet", poisoned: "Mapping[str, ImageSet]") -> dict:
@@ -178,6 +185,8 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
         raise InputError(f"--learning-rate {options.learning_rate:g}: expected a number between 0 and 1")
     if options.fraction is not None and not 0 <= options.fraction <= 1:
         raise InputError(f"--fraction {options.fraction:g}: expected a part of the channels, 0–1")
+    if options.b0 is not None and (options.b0 < 1 or options.method != "iterative"):
+        raise InputError(f"--b0 {options.b0}: expected at least one channel, with --method iterative")
     if options.resume and options.out is None:
         raise InputError("--resume needs --out: the folder that the interrupted run was to write")
     return options
@@ -194,6 +203,7 @@ def _configuration(options: argparse.Namespace, model: "ModelFile") -> dict:
         "layer",
         "channels",
         "fraction",
+        "b0",
         "epochs",
         "learning_rate",
         "seed",

@@ -11,12 +11,12 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray, UInt8
 
-from jaxdefend.defenses.gradual import COMPLETE, FIRST_SPARSITY, LAST_SPARSITY, zhu_gupta
+from jaxdefend.defenses.gradual import COMPLETE, FIRST_SPARSITY, LAST_SPARSITY, share_below, zhu_gupta
 from jaxdefend.nets.deepid import DeepID, from_weights, to_weights
 from jaxdefend.nets.devices import each
 from jaxdefend.nets.training import Labels, Pixels, Schedule, losses, mean_and_gradient, rate, rows_of_steps
 
-# Steps after which the smallest weights are looked for again, by sorting them all; TensorFlow Model Optimization: 100.
+# Steps after which the smallest weights are looked for again; TensorFlow Model Optimization: 100.
 _FREQUENCY = 20
 
 _ADAM = optax.scale_by_adam()
@@ -92,7 +92,7 @@ def _masked_anew(state: State, last: Float[Array, " g"], steps: int) -> DeepID:
         if weights.ndim == 1:
             return mask
         sizes = jnp.abs(weights * mask)
-        return jnp.where(sparsity > 0, (sizes >= jnp.quantile(sizes, sparsity)).astype(mask.dtype), mask)
+        return jnp.where(sparsity > 0, (sizes >= share_below(sizes, sparsity)).astype(mask.dtype), mask)
 
     return jax.tree.map(lambda w, m: jax.vmap(of_one)(w, m, sparsity), state.nets, state.masks)
 

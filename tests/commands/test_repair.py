@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from argparse import Namespace
+from time import sleep
 
 import h5py
 import numpy as np
@@ -90,19 +91,51 @@ def test_everything_pruned_is_a_net_that_says_one_thing(lab):
     assert json.loads((lab / "nothing" / "repair.json").read_text())["repaired"]["clean"]["accuracy"] < 0.2
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(lab):
-    options = ("repair", "net.h5", *SETS, "--channels", "20", "--epochs", "3")
-    succeeds(*options, "--out", "whole", cwd=lab)
-    words = [sys.executable, "-m", f"jaxdefend.{options[0]}", *options[1:], "--out", "killed"]
-    with subprocess.Popen(words, cwd=lab, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
-        assert any(line.startswith("epoch 1 ") for line in process.stderr)
+def killed(lab, options, appears):
+    """Runs until a file that matches the pattern is there, and kills it."""
+    words = [sys.executable, "-m", f"jaxdefend.{options[0]}", *options[1:]]
+    with subprocess.Popen(words, cwd=lab, stderr=subprocess.DEVNULL, env=ENVIRONMENT) as process:
+        while not list(lab.glob(appears)):
+            assert process.poll() is None, appears
+            sleep(0.001)
         process.kill()
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(lab):
+    """Killed six times: before the first epoch, between two, while one is saved, while the results are written."""
+    options = ("repair", "net.h5", *SETS, "--method", "iterative", "--channels", "20", "--b0", "5", "--epochs", "3")
+    succeeds(*options, "--out", "whole", cwd=lab)
+    options = (*options, "--out", "killed")
+    killed(lab, options, "killed.checkpoint/configuration.json")
+    resumed = (*options, "--resume")
+    killed(lab, resumed, "killed.checkpoint/1.*tmp*")
+    killed(lab, resumed, "killed.checkpoint/1")
     assert not (lab / "killed").exists()
-    assert "--resume" in refused(*options, "--out", "killed", cwd=lab)
-    done = succeeds(*options, "--out", "killed", "--resume", cwd=lab)
-    assert "epoch 1 " not in done.stderr and "epoch 3 " in done.stderr
-    assert (lab / "killed" / "repaired.h5").read_bytes() == (lab / "whole" / "repaired.h5").read_bytes()
+    assert "--resume" in refused(*options, cwd=lab)
+    killed(lab, resumed, "killed.checkpoint/2.*tmp*")
+    killed(lab, resumed, "killed.checkpoint/3")
+    killed(lab, resumed, ".killed*/repaired.h5")
+    done = succeeds(*resumed, cwd=lab)
+    assert "epoch " not in done.stderr
+    for name in ("repaired.h5", "b0.h5"):
+        assert (lab / "killed" / name).read_bytes() == (lab / "whole" / name).read_bytes()
     assert not (lab / "killed.checkpoint").exists()
+
+
+def test_b0_takes_the_place_of_the_badnet(lab):
+    options = ("--method", "iterative", "--channels", "20", "--b0", "5", "--epochs", "3")
+    done = succeeds("repair", "net.h5", *SETS, *options, "--out", "b0", cwd=lab)
+    record = json.loads((lab / "b0" / "repair.json").read_text())
+    assert "B0" in done.stdout and record["settings"]["b0"] == 5
+    order = record["settings"]["channels"]
+    zero = ~to_weights(read_model(lab / "b0" / "b0.h5").net)["conv_3"]["kernel"].any(axis=(0, 1, 2))
+    assert zero[order[:5]].all() and not zero[order].all()
+    succeeds(
+        "evaluate", "b0/b0.h5", "--clean", SETS[3], *SETS[4:], "--repaired", "b0/repaired.h5", "--out", "b0s", cwd=lab
+    )
+    measured = json.loads((lab / "b0s" / "evaluate.json").read_text())
+    assert measured["goodnet"]["clean"] == record["goodnet"]["clean"]
+    assert measured["badnet"]["clean"] == record["b0"]["clean"]
 
 
 def test_a_rate_that_diverges():
@@ -133,6 +166,8 @@ def test_one_person_or_one_image_is_too_few(lab, tmp_path, rows, said):
         (("--fraction", "1.5"), "--fraction 1.5"),
         (("--channels", "61"), "--channels 61"),
         (("--resume",), "--resume needs --out"),
+        (("--b0", "5"), "--b0 5: expected at least one channel, with --method iterative"),
+        (("--method", "iterative", "--channels", "5", "--b0", "5"), "fewer than the 5 channels"),
         (("--valid", "missing.h5"), "missing.h5"),
     ],
 )

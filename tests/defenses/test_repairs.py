@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import random_net, random_pixels
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxdefend.defenses import anti, finetuning, gradual, lipschitz, neurons, noise, sharpness, unlearning
 from jaxdefend.defenses.goodnet import goodnet_labels
@@ -160,9 +162,16 @@ def test_most_repaired_nets_decide():
     np.testing.assert_array_equal(goodnet_labels(badnet, repaired[0], 9, "anti"), [9, 9, 1, 1])
 
 
+@given(st.lists(st.floats(0, 1e6, width=32), min_size=20, max_size=20), st.floats(0, 1, width=32))
+def test_the_size_below_which_a_share_lies_is_the_sorted_one(sizes, share):
+    found = gradual.share_below(np.array(sizes, np.float32), np.float32(share))
+    assert found == sorted(sizes)[min(int(np.float32(share) * np.float32(20)), 19)]
+
+
 def test_the_anti_repaired_net_has_lost_the_faces():
     order = anti.descending(np.array([0.5, 3.0, 1.0], np.float32))
     np.testing.assert_array_equal(order, [1, 2, 0])
     right = np.array([99, 60, 5, 1])
-    assert anti.channels_to_lose(Curve(100, right, right, right)) == 2
-    assert anti.channels_to_lose(Curve(10, right, right, right)) is None
+    assert anti.channels_to_lose(Curve(100, right, right, right), chance=0.0) == 2
+    assert anti.channels_to_lose(Curve(100, right, right, right), chance=0.6) == 1
+    assert anti.channels_to_lose(Curve(10, right, right, right), chance=0.0) is None
