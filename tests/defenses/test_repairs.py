@@ -21,6 +21,7 @@ PIXELS, LABELS = random_pixels(32), (np.arange(32) % 11).astype(np.int32)
 SCHEDULE = Schedule(steps=8, batch=8, peak=1e-3)
 BATCH = jnp.asarray(PIXELS), jnp.asarray(LABELS)
 CHANNELS = np.array([5, 3, 40])
+share_below = jax.jit(gradual.share_below)
 
 
 def trained(tuning):
@@ -164,7 +165,7 @@ def test_most_repaired_nets_decide():
 
 @given(st.lists(st.floats(0, 1e6, width=32), min_size=20, max_size=20), st.floats(0, 1, width=32))
 def test_the_size_below_which_a_share_lies_is_the_sorted_one(sizes, share):
-    found = gradual.share_below(np.array(sizes, np.float32), np.float32(share))
+    found = share_below(jnp.array(sizes, jnp.float32), jnp.float32(share))
     assert found == sorted(sizes)[min(int(np.float32(share) * np.float32(20)), 19)]
 
 
