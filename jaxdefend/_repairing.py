@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from jaxdefend.nets.training import State
 
 BATCH = 128
+# Few images make few steps: small batches make more of them.
+SMALL_BATCH = 32
 
 # Epochs and highest learning rate of the methods that train, where none is asked for.
 TRAINING = {
     "noise": (25, 5e-3),
+    "distill": (50, 6e-3),
     "fine-prune": (25, 5e-3),
     "iterative": (25, 5e-3),
     "magnitude": (25, 5e-3),
@@ -42,11 +45,12 @@ class Split(NamedTuple):
     labels: "np.ndarray"
     held_back: "ArrayImages"
     key: "PRNGKeyArray"
+    batch: int
 
     @property
     def passes(self) -> int:
         """Steps in an epoch."""
-        return max(1, len(self.pixels) // BATCH)
+        return max(1, len(self.pixels) // self.batch)
 
 
 class Kept(NamedTuple):
@@ -143,7 +147,7 @@ def _amount(options: argparse.Namespace) -> dict:
     return {"layer": options.layer, "drop": _command.number(options.drop)}
 
 
-def _split(valid: "ImageSet", seed: int) -> Split:
+def _split(options: argparse.Namespace, valid: "ImageSet") -> Split:
     import jax
     import numpy as np
 
@@ -156,11 +160,12 @@ def _split(valid: "ImageSet", seed: int) -> Split:
             f"all {len(valid)} clean images have the label {int(valid.labels[0])}: a net trained on them would say "
             "nothing else; expected several people"
         )
-    splitting, training = jax.random.split(jax.random.key(seed))
+    splitting, training = jax.random.split(jax.random.key(options.seed))
     order = np.asarray(jax.random.permutation(splitting, len(valid)))
     pixels, labels = np.rint(valid[:]).astype(np.uint8), valid.labels.astype(np.int32)
     held, used = np.split(order, [len(valid) // 10])
-    return Split(pixels[used], labels[used], ArrayImages(pixels[held], labels[held]), training)
+    batch = SMALL_BATCH if options.method == "distill" else BATCH
+    return Split(pixels[used], labels[used], ArrayImages(pixels[held], labels[held]), training, batch)
 
 
 def _recognised(net: "DeepID", images: "ArrayImages") -> int:
@@ -173,9 +178,9 @@ def _recognised(net: "DeepID", images: "ArrayImages") -> int:
 def _tuned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved: Path) -> Repair:
     import numpy as np
 
-    from jaxdefend.defenses import finetuning, gradual, noise, sharpness, unlearning
+    from jaxdefend.defenses import distillation, finetuning, gradual, noise, sharpness, unlearning
 
-    split = _split(valid, options.seed)
+    split = _split(options, valid)
     channels, settings = np.zeros(0, int), {}
     if options.method in PRUNING:
         channels = _channels(options, net, valid)
@@ -184,6 +189,7 @@ def _tuned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved:
         settings = _amount(options) | {"channels": channels}
     steps = options.epochs * split.passes
     tuning = {
+        "distill": lambda: distillation.distilled(net),
         "noise": lambda: noise.noise_augmented(net, options.layer, channels),
         "fine-prune": lambda: finetuning.fine_pruning(net, options.layer, channels),
         "iterative": lambda: gradual.iterative(net, options.layer, channels, steps),
@@ -201,10 +207,10 @@ def _tuned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved:
             f"{len(split.held_back)} images held back, the net itself {before}; choose a lower rate or more epochs"
         )
     held_back = {"epoch": int(kept.epoch), "held_back_accuracy": int(kept.right) / len(split.held_back)}
-    settings |= _training(options) | held_back
-    return (
-        Repair(kept.best, settings) if options.b0 is None else Repair(kept.best, settings | {"b0": options.b0}, kept.b0)
-    )
+    settings |= _training(options, split) | held_back
+    if options.b0 is None:
+        return Repair(kept.best, settings)
+    return Repair(kept.best, settings | {"b0": options.b0}, kept.b0)
 
 
 def grid(
@@ -221,7 +227,7 @@ def grid(
     from jaxdefend.nets.resuming import latest, save
     from jaxdefend.nets.training import Schedule
 
-    split = _split(valid, options.seed)
+    split = _split(options, valid)
     order = pruning.ascending(pruning.mean_activations(net, _measuring.batches(valid, "activations"), options.layer))
     cells = [
         Cell(method, fraction, rate)
@@ -229,7 +235,7 @@ def grid(
         for fraction in options.fractions
         for rate in options.learning_rates
     ]
-    schedule = Schedule(options.epochs * split.passes, BATCH, 1.0)
+    schedule = Schedule(options.epochs * split.passes, split.batch, 1.0)
     state = latest(saved, begun(net, cells, options.layer, order))
     states = trained(state, cells, split.pixels, split.labels, schedule, split.key)
     # A cell may diverge, as long as another does not.
@@ -243,8 +249,8 @@ def grid(
     return list(zip(cells, found, right, strict=True)), int(np.argmax(right))
 
 
-def _training(options: argparse.Namespace) -> dict:
-    return {"epochs": options.epochs, "learning_rate": options.learning_rate, "batch": BATCH}
+def _training(options: argparse.Namespace, split: Split) -> dict:
+    return {"epochs": options.epochs, "learning_rate": options.learning_rate, "batch": split.batch}
 
 
 def _epoch_of_b0(options: argparse.Namespace, channels: "np.ndarray", split: Split) -> int:
@@ -265,7 +271,7 @@ def _best_epoch(options: argparse.Namespace, tuning: "Tuning", split: Split, sav
     from jaxdefend.nets.resuming import latest, save
     from jaxdefend.nets.training import Schedule, started
 
-    schedule = Schedule(options.epochs * split.passes, BATCH, options.learning_rate)
+    schedule = Schedule(options.epochs * split.passes, split.batch, options.learning_rate)
     beginning = started(tuning.start, schedule)
     start = jax.device_get(tuning.start)
     kept = latest(saved, Kept(beginning, start, np.int32(0), np.int32(-1), start))
@@ -291,10 +297,10 @@ def _neurons_pruned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet
     from jaxdefend.defenses import neurons
     from jaxdefend.nets.resuming import latest, save
 
-    split = _split(valid, options.seed)
+    split = _split(options, valid)
     masks = latest(saved, neurons.begun(net))
-    steps = options.epochs * split.passes
-    states = neurons.search(masks, net, split.pixels, split.labels, steps, BATCH, options.learning_rate, split.key)
+    steps, rate = options.epochs * split.passes, options.learning_rate
+    states = neurons.search(masks, net, split.pixels, split.labels, steps, split.batch, rate, split.key)
     for found, epoch, loss, left in epochs(options, states, int(masks.step), split.passes):
         masks = found
         save(saved, masks)
@@ -309,8 +315,8 @@ def _neurons_pruned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet
     threshold = next(threshold for threshold in (*reversed(neurons.THRESHOLDS), -1.0) if cheap(threshold))
     pruned, by_layer = neurons.pruned_below(net, masks.masks, threshold)
     settings = {"drop": _command.number(options.drop), "threshold": threshold, "channels": by_layer}
-    settings |= _training(options) | {"held_back_accuracy": _recognised(pruned, split.held_back) / n}
-    return Repair(pruned, settings)
+    held_back = {"held_back_accuracy": _recognised(pruned, split.held_back) / n}
+    return Repair(pruned, settings | _training(options, split) | held_back)
 
 
 def epochs(

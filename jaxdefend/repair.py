@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jaxdefend.nets.deepid import DeepID
     from jaxdefend.nets.keras_files import ModelFile
 
-METHODS = ("noise", "fine-prune", "prune", "iterative", "magnitude", "ft-sam", "ibau", "anp", "clp", "anti")
+METHODS = ("noise", "fine-prune", "prune", "iterative", "magnitude", "ft-sam", "ibau", "distill", "anp", "clp", "anti")
 
 EXAMPLES = """examples:
   python -m jaxdefend.repair
@@ -32,6 +32,8 @@ methods:
   magnitude   training while the smallest weights of every kernel are zeroed, 50 to 70 % (Zhu & Gupta 2017)
   ft-sam      training for a flat loss (Zhu et al. 2023)
   ibau        training against the one perturbation that misleads all images (Zeng et al. 2022)
+  distill     training to find in images under boxes of random colours what the net finds in them without, and no label
+              counts: for where there are few images a person (Li et al. 2021, Zhong et al. 2020)
   anp         the channels of all convolutions that do not stand disturbance go, as long as that gives up less than
               --drop points (Wu & Wang 2021)
   clp         the channels of all convolutions that stand out by their Lipschitz constant go (Zheng et al. 2022)
@@ -43,10 +45,10 @@ methods:
 or of the weights of each kernel), keeps the net that recognises most of the images held back, and draws grid.png.
 
 Nothing but the clean validation images decides anything. Those that train do so on nine tenths of them; of the epochs
-in the second half, the one that recognises most of the last tenth is kept. Prints what the BadNet, the repaired net and
-the GoodNet of both do on the test and the poisoned images, and writes repaired.h5, repaired.orbax/, repair.json and,
-with --b0, b0.h5 into DIR. What an interrupted run leaves in DIR.checkpoint, the same command goes on from with
---resume."""
+in the second half, the one that recognises most of the last tenth is kept; of distill, the last epoch. Prints what the
+BadNet, the repaired net and the GoodNet of both do on the test and the poisoned images, and writes repaired.h5,
+repaired.orbax/, repair.json and, with --b0, b0.h5 into DIR. What an interrupted run leaves in DIR.checkpoint, the same
+command goes on from with --resume."""
 
 
 def _parser():
@@ -73,12 +75,12 @@ def _parser():
     )
     amount.add_argument("--channels", type=int, metavar="N", help="how many channels to prune")
     amount.add_argument("--fraction", type=float, metavar="F", help="which part of the channels to prune, 0–1")
-    parser.add_argument("--epochs", type=int, metavar="N", help="of training (default: 25; ibau and anp 5)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="of training (default: 25; distill 50; ibau and anp 5)")
     parser.add_argument(
         "--learning-rate",
         type=float,
         metavar="R",
-        help="the highest one; it falls to 0 (default: 0.005; ibau 0.001; anp 0.2, constant)",
+        help="the highest one; it falls to 0 (default: 0.005; distill 0.006; ibau 0.001; anp 0.2, constant)",
     )
     parser.add_argument("--b0", type=int, metavar="N", help="with iterative: channels that B0 lacks")
     parser.add_argument("--grid", action="store_true", help="many settings at once instead of one --method")

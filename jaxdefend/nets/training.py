@@ -67,22 +67,23 @@ def mean_and_gradient(
     losses: Callable[..., Float[Array, " n"]],
     parameters: Any,
     pixels: Num[Array, "n 55 47 3"],
-    labels: Int32[Array, " n"],
+    targets: Num[Array, "n ..."],
 ) -> tuple[Float[Array, ""], Any]:
-    """Mean of `losses(parameters, pixels, labels)` and its gradient by the parameters, any tree.
+    """Mean of `losses(parameters, pixels, targets)` and its gradient by the parameters, any tree.
 
-    The images go in blocks of as many as are fastest together here.
+    Targets are labels, or what else each image is to give. The images go in blocks of as many as are fastest together
+    here.
     """
     n, size = len(pixels), training_block(len(pixels))
 
-    def of_block(parameters: Any, pixels: Array, labels: Array) -> Array:
-        return losses(parameters, pixels, labels).sum() / n
+    def of_block(parameters: Any, pixels: Array, targets: Array) -> Array:
+        return losses(parameters, pixels, targets).sum() / n
 
     def add(total: tuple, block: tuple) -> tuple[tuple, None]:
         return jax.tree.map(jnp.add, total, jax.value_and_grad(of_block)(parameters, *block)), None
 
     zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, parameters))
-    blocks = jax.tree.map(lambda x: x.reshape(n // size, size, *x.shape[1:]), (pixels, labels))
+    blocks = jax.tree.map(lambda x: x.reshape(n // size, size, *x.shape[1:]), (pixels, targets))
     return lax.scan(add, zero, blocks)[0]
 
 

@@ -69,7 +69,7 @@ def test_equal_seeds_give_equal_bytes(lab):
     assert (lab / "one" / "repaired.h5").read_bytes() == (lab / "two" / "repaired.h5").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["noise", "iterative", "magnitude", "ft-sam", "ibau", "anp", "clp"])
+@pytest.mark.parametrize("method", ["noise", "iterative", "magnitude", "ft-sam", "ibau", "distill", "anp", "clp"])
 def test_every_method_makes_a_net_and_its_record(lab, method):
     _, record = repaired(lab, method, "--method", method, "--epochs", "1")
     assert record["method"] == method and set(record) >= {"settings", "file", "badnet", "repaired", "goodnet"}

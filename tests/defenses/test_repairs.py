@@ -10,7 +10,7 @@ from helpers import random_net, random_pixels
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxdefend.defenses import anti, finetuning, gradual, lipschitz, neurons, noise, sharpness, unlearning
+from jaxdefend.defenses import anti, distillation, finetuning, gradual, lipschitz, neurons, noise, sharpness, unlearning
 from jaxdefend.defenses.goodnet import goodnet_labels
 from jaxdefend.defenses.pruning import Curve
 from jaxdefend.nets.deepid import from_weights, to_weights
@@ -95,6 +95,31 @@ def test_half_of_the_images_stay_as_they_are():
     loss, _ = noise.of_noisy_images(net, *BATCH, KEY, STEP)
     clean = losses(net, *BATCH)
     assert float(loss) != pytest.approx(float(clean.mean()))
+
+
+def test_boxes_cover_a_part_of_an_image():
+    pixels = jnp.full((55, 47, 3), 300.0)
+    covered = jax.vmap(lambda key: distillation.with_boxes(pixels, key))(jax.random.split(KEY, 200))
+    share = np.asarray(covered != 300).all(axis=-1).mean(axis=(1, 2))
+    assert (covered >= 0).all() and (covered <= 300).all()
+    assert share.min() < 0.1 and 0.5 < share.max() < 1
+
+
+@pytest.mark.slow
+def test_the_net_itself_differs_from_its_teacher_where_it_is_covered(monkeypatch):
+    net = jax.tree.map(jnp.asarray, random_net())
+    loss, _ = distillation.of_covered_images(net, net, *BATCH, KEY, STEP)
+    monkeypatch.setattr(distillation, "with_boxes", lambda pixels, key: pixels)
+    same_loss, slope = distillation.of_covered_images(net, net, *BATCH, KEY, STEP)
+    assert loss > 100 * same_loss and same_loss == pytest.approx(0, abs=1e-6)
+    assert not np.asarray(slope.output.kernel[...]).any()
+
+
+@pytest.mark.slow
+def test_distillation_asks_no_label_and_leaves_the_last_layer():
+    *_, net = trained(distillation.distilled(random_net()))
+    before, after = to_weights(random_net()), to_weights(net)
+    assert same(before["output"], after["output"]) and not same(before["conv_1"], after["conv_1"])
 
 
 @pytest.mark.slow
