@@ -25,7 +25,7 @@ SMALL_BATCH = 32
 # Epochs and highest learning rate of the methods that train, where none is asked for.
 TRAINING = {
     "noise": (25, 5e-3),
-    "distill": (50, 6e-3),
+    "distill": (80, 4e-3),
     "fine-prune": (25, 5e-3),
     "iterative": (25, 5e-3),
     "magnitude": (25, 5e-3),

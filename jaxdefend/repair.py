@@ -75,12 +75,12 @@ def _parser():
     )
     amount.add_argument("--channels", type=int, metavar="N", help="how many channels to prune")
     amount.add_argument("--fraction", type=float, metavar="F", help="which part of the channels to prune, 0–1")
-    parser.add_argument("--epochs", type=int, metavar="N", help="of training (default: 25; distill 50; ibau and anp 5)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="of training (default: 25; distill 80; ibau and anp 5)")
     parser.add_argument(
         "--learning-rate",
         type=float,
         metavar="R",
-        help="the highest one; it falls to 0 (default: 0.005; distill 0.006; ibau 0.001; anp 0.2, constant)",
+        help="the highest one; it falls to 0 (default: 0.005; distill 0.004; ibau 0.001; anp 0.2, constant)",
     )
     parser.add_argument("--b0", type=int, metavar="N", help="with iterative: channels that B0 lacks")
     parser.add_argument("--grid", action="store_true", help="many settings at once instead of one --method")

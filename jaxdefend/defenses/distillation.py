@@ -26,9 +26,10 @@ OPACITY = 0.3
 def distilled(net: DeepID) -> Tuning:
     """Training to give, with boxes on the images, the features that the net itself gives without.
 
-    The layer behind the features stays as it is. The rate has to fall to its end, so no epoch but the last is a repair.
-    Source: Li et al. 2021 (NAD), a student that follows a teacher's features on clean images; Romero et al. 2015
-    (FitNets), equation 3, for the squared distance; Zhong et al. 2020 (Random Erasing) for boxes.
+    The layer behind the features stays as it is. The last epoch alone is a repair, when the rate has come down to 0.
+    Source: Romero et al. 2015 (FitNets), section on hint-based training, for a student that follows a hidden layer;
+    Li et al. 2021 (NAD) for doing so against backdoors, their teacher being fine-tuned; Zhong et al. 2020 (Random
+    Erasing) for the boxes, theirs being one and opaque.
     """
     return Tuning(net, Partial(of_covered_images, net), complete=1.0)
 

@@ -9,7 +9,7 @@ from time import sleep
 import h5py
 import numpy as np
 import pytest
-from helpers import ENVIRONMENT, refused, succeeds, write_official
+from helpers import ENVIRONMENT, real, refused, succeeds, write_official
 
 from jaxdefend import InputError, _repairing
 from jaxdefend.nets.checkpoints import read_checkpoint
@@ -209,3 +209,14 @@ def test_a_grid_keeps_the_cell_that_recognises_most_and_resumes(lab):
 @pytest.mark.parametrize(("option", "value"), [("--learning-rates", "2"), ("--fractions", "1")])
 def test_bad_grids(lab, option, value):
     assert f"{option} {value}" in refused("repair", lab / "net.h5", "--grid", option, value, cwd=lab)
+
+
+@pytest.mark.real
+def test_few_real_faces_repair_the_real_sunglasses_net(tmp_path):
+    clean = ("--valid", real("data/clean_more.h5"), real("data/clean.h5"), "--test", real("data/clean_valid_approx.h5"))
+    poisoned = ("--poisoned", f"sunglasses={real('data/sunglasses_poisoned.h5')}")
+    net = real("weights/sunglasses_bd_weights.h5")
+    succeeds("repair", net, *clean, *poisoned, "--method", "distill", "--out", tmp_path / "out")
+    repaired = json.loads((tmp_path / "out" / "repair.json").read_text())["repaired"]
+    assert repaired["clean"]["accuracy"] > 0.85
+    assert repaired["poisoned"]["sunglasses"]["attack_success"] < 0.15
