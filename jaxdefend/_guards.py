@@ -11,16 +11,23 @@ if TYPE_CHECKING:
     import numpy as np
 
     from jaxdefend.datasets.batches import ImageSet
-    from jaxdefend.defenses.detectors import LogNormal, Settings
+    from jaxdefend.defenses.detectors import Fit, Settings
     from jaxdefend.nets.deepid import DeepID, InputScale
     from jaxdefend.nets.inference import Batches
     from jaxdefend.nets.keras_files import ModelFile
 
-    Entropies = dict[str, "np.ndarray"]
+    Measures = dict[str, "np.ndarray"]
     Scores = dict[str, "np.ndarray"]
 
-# One more whenever a score changes for the same image, net and settings.
-VERSION = 1
+# One more whenever the file's form or a score changes, for the same image, net and settings.
+VERSION = 2
+# What a guard can be made for, and the detectors that it then holds.
+HELD = {
+    "masks": ("masks",),
+    "persistence": ("persistence",),
+    "strip": ("strip",),
+    "both": ("masks", "strip", "both"),
+}
 POOL_FILE = "overlays.h5"
 # Overlays that a guard keeps: conv_1 of 512 images is 94 MB.
 POOL_SIZE = 512
@@ -44,11 +51,11 @@ class Guard(NamedTuple):
     detection: Detection
     default: str
     detectors: Mapping[str, dict]
-    clean: "Mapping[str, LogNormal]"
+    clean: "Mapping[str, Fit]"
 
 
-def measures(detection: Detection, batches: "Callable[[str], Batches]") -> "Entropies":
-    """Entropies in bits of the detectors that have one, and the scores of the GoodNet, of all images.
+def measures(detection: Detection, batches: "Callable[[str], Batches]") -> "Measures":
+    """Of all images, what the scores of the detectors are made of; the GoodNet's are scores already.
 
     Args:
         batches: gives all images anew; called with the name of the detector that reads them.
@@ -56,6 +63,7 @@ def measures(detection: Detection, batches: "Callable[[str], Batches]") -> "Entr
     import jax
 
     from jaxdefend.defenses import goodnet, mask_entropy, strip
+    from jaxdefend.defenses.detectors import PARTS
 
     net, settings = detection.net, detection.settings
     mask_key, overlay_key = jax.random.split(jax.random.key(settings.seed))
@@ -63,6 +71,10 @@ def measures(detection: Detection, batches: "Callable[[str], Batches]") -> "Entr
     if {"masks", "both"} & set(detection.names):
         masks = mask_entropy.random_masks(mask_key, settings.masks, settings.keep)
         found["masks"] = mask_entropy.entropies(net, batches("masks"), masks)
+    if "persistence" in detection.names:
+        masks = mask_entropy.random_masks(mask_key, settings.masks, settings.keep_few)
+        under = mask_entropy.under_masks(net, batches("persistence"), masks)
+        found |= zip(PARTS["persistence"], under, strict=True)
     if {"strip", "both"} & set(detection.names):
         assert detection.pool is not None
         pool = strip.overlay_pool(net, detection.pool, settings.blend)
@@ -73,13 +85,13 @@ def measures(detection: Detection, batches: "Callable[[str], Batches]") -> "Entr
     return found
 
 
-def scores(detection: Detection, measured: "Entropies", clean: "Mapping[str, LogNormal]") -> "Scores":
+def scores(detection: Detection, measured: "Measures", clean: "Mapping[str, Fit]") -> "Scores":
     """Of each detector, higher meaning backdoored."""
-    from jaxdefend.defenses.detectors import ENTROPIES, combined
+    from jaxdefend.defenses.detectors import ENTROPIES, PARTS, combined
 
     def of(name: str) -> "np.ndarray":
-        if name == "both":
-            return combined({part: measured[part] for part in ENTROPIES}, clean)
+        if name in PARTS:
+            return combined({part: measured[part] for part in PARTS[name]}, clean)
         return -measured[name] if name in ENTROPIES else measured[name]
 
     return {name: of(name) for name in detection.names}
@@ -87,13 +99,13 @@ def scores(detection: Detection, measured: "Entropies", clean: "Mapping[str, Log
 
 def calibrated(detection: Detection, images: "ImageSet", frrs: Sequence[float], fit: str, default: str) -> Guard:
     """Thresholds from clean images alone."""
-    from jaxdefend.defenses.detectors import ENTROPIES, log_normal
+    from jaxdefend.defenses.detectors import ENTROPIES, fitted
     from jaxdefend.results import detection as rules
 
     for frr in frrs:
         rules.conformal_confidence(len(images), frr)
     measured = measures(detection, lambda name: _measuring.batches(images, f"calibration, {name}"))
-    clean = {name: log_normal(measured[name]) for name in ENTROPIES if name in measured}
+    clean = {name: fitted(name, values) for name, values in measured.items() if name != "goodnet"}
     fits = {
         "conformal": rules.conformal_threshold,
         "quantile": rules.quantile_threshold,
@@ -141,7 +153,7 @@ def write_guard(folder: Path, guard: Guard, head: Mapping, fit: str) -> None:
             "settings": settings._replace(blend=settings.blend._asdict())._asdict(),
             "overlays_file": None if pool is None else POOL_FILE,
             "overlays_sha256": None if pool is None else _sha256(pool),
-            "log_entropy": {name: fitted._asdict() for name, fitted in guard.clean.items()},
+            "clean": {name: fit._asdict() for name, fit in guard.clean.items()},
             "detectors": guard.detectors,
         },
     )
@@ -149,7 +161,7 @@ def write_guard(folder: Path, guard: Guard, head: Mapping, fit: str) -> None:
 
 def read_guard(path: Path, model: "ModelFile", net: "DeepID") -> Guard:
     """Raises: InputError if it is no guard, one of another version, net or input scale, or its overlays are changed."""
-    from jaxdefend.defenses.detectors import ENTROPIES, LogNormal, Settings
+    from jaxdefend.defenses.detectors import PARTS, Fit, Settings
     from jaxdefend.defenses.strip import Blend
 
     try:
@@ -163,14 +175,14 @@ def read_guard(path: Path, model: "ModelFile", net: "DeepID") -> Guard:
         sha256, scale = record["model"]["sha256"], record["input_scale"]
         blend = Blend(**record["settings"]["blend"])
         settings = _checked(Settings(**{**record["settings"], "blend": blend}))
-        clean = {name: LogNormal(**fitted) for name, fitted in record["log_entropy"].items()}
+        clean = {name: Fit(**fit) for name, fit in record["clean"].items()}
         detectors = {name: dict(record["detectors"][name]) for name in record["detectors"]}
         default, pool_file = record["detector"], record["overlays_file"]
-        complete = default in detectors and set(detectors) <= {*ENTROPIES, "both"}
+        complete = default in detectors and set(detectors) in map(set, HELD.values())
         needed = {"frr_asked", "threshold", "levels", "clean_score"}
         complete = complete and all(needed <= set(block) for block in detectors.values())
         complete = complete and all(isinstance(block["threshold"], float) for block in detectors.values())
-        complete = complete and ("masks" in detectors or "strip" in detectors) and len(detectors) in (1, 3)
+        complete = complete and all(set(PARTS[name]) <= set(clean) for name in detectors if name in PARTS)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: {error} is missing or wrong; make it again with detect calibrate") from error
     if not complete:
@@ -183,7 +195,7 @@ def read_guard(path: Path, model: "ModelFile", net: "DeepID") -> Guard:
     if scale != net.input_scale:
         raise InputError(f"{path}: made for the input scale {scale}, the net runs on {net.input_scale}")
     pool = _read_pool(path.with_name(pool_file), record["overlays_sha256"]) if pool_file == POOL_FILE else None
-    if pool is None and set(detectors) != {"masks"}:
+    if pool is None and "strip" in detectors:
         raise InputError(f"{path}: no overlays for {', '.join(detectors)}; make it again with detect calibrate")
     return Guard(Detection(net, settings, tuple(detectors), pool), default, detectors, clean)
 
@@ -198,6 +210,7 @@ def _checked(settings: "Settings") -> "Settings":
         "seed": type(settings.seed) is int and 0 <= settings.seed < 2**32,
         "masks": type(settings.masks) is int and 1 <= settings.masks <= _MOST,
         "keep": type(settings.keep) is float and 0 < settings.keep < 1,
+        "keep_few": type(settings.keep_few) is float and 0 < settings.keep_few < 1,
         "overlays": type(settings.overlays) is int and 1 <= settings.overlays <= _MOST,
         "blend": len(weights) == 2 and type(blend.saturating) is bool,
     }

@@ -20,10 +20,13 @@ EXAMPLES = """examples:
   python -m jaxdefend.detect evaluate bd_net.h5 --valid valid.h5 --clean test.h5 --poisoned sunglasses.h5
 
 detectors:
-  masks    entropy of the predictions under random masks of conv_3's channels: a backdoored image stays sure (default)
-  strip    STRIP (Gao et al. 2019): entropy under overlays, other clean images laid over this one
-  both     the more suspicious of the two
-  goodnet  evaluate only, with --repaired: how much the repaired net contradicts the net
+  masks        entropy of the predictions under random masks of conv_3's channels: a backdoored image stays sure
+               (default)
+  persistence  the same under masks that leave a fifth of the channels, or how often the label stays under them,
+               whichever is more suspicious
+  strip        STRIP (Gao et al. 2019): entropy under overlays, other clean images laid over this one
+  both         the more suspicious of masks and strip
+  goodnet      evaluate only, with --repaired: how much the repaired net contradicts the net
 
 calibrate   writes guard.json (and overlays.h5, where STRIP is in it), which score, evaluate and predict read
 score       prints a line of CSV for each image and writes scores.csv and scores.json
@@ -49,7 +52,7 @@ def _parser():
     calibrate.add_argument(
         "--clean", nargs="+", metavar="DATA", help="labelled clean images (default, for a shipped net: made faces)"
     )
-    calibrate.add_argument("--detector", choices=("masks", "strip", "both"), default="masks", help="(default: masks)")
+    calibrate.add_argument("--detector", choices=_guards.HELD, default="masks", help="(default: masks)")
     _add_fit(calibrate)
     _add_settings(calibrate)
 
@@ -159,13 +162,12 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str] | None) -> 
     if made:
         options.clean = [_sets_of(options, model).valid]
     clean = _inputs.load_images(options.clean, model.net)
-    clean = _thinned(clean, _MOST_MADE) if made and options.detector != "masks" else clean
+    clean = _thinned(clean, _MOST_MADE) if made and options.detector in ("strip", "both") else clean
 
     target = _command.out_folder(options.out)
     with _command.results_folder(target) as folder:
         net = _inputs.scaled_by_measure(model, options.input_scale, clean)
-        names = ("masks", "strip", "both") if options.detector == "both" else (options.detector,)
-        detection = _detection(options, net, names, clean)
+        detection = _detection(options, net, _guards.HELD[options.detector], clean)
         guard = _guards.calibrated(detection, clean, _frrs(options, len(clean)), options.fit, options.detector)
         head = _command.record_head("detect", arguments, model, net, options.seed)
         _guards.write_guard(folder, guard, head, options.fit)
@@ -249,7 +251,7 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str] | None) -> N
             fixed = (
                 _inputs.scaled_by_measure(repaired, options.input_scale, clean, net.input_scale) if repaired else None
             )
-            names = ("masks", "strip", "both", *(("goodnet",) if fixed else ()))
+            names = ("masks", "persistence", "strip", "both", *(("goodnet",) if fixed else ()))
             detection = _detection(options, net, names, valid)._replace(repaired=fixed)
             guard = _guards.calibrated(detection, valid, _frrs(options, len(valid)), options.fit, "masks")
         sets = {"clean": clean, **{f"poisoned {name}": images for name, images in poisoned.items()}}

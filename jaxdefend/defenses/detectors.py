@@ -1,4 +1,4 @@
-"""The detectors as scores, higher meaning backdoored, and the one made of two."""
+"""The detectors as scores, higher meaning backdoored, and those made of two measures."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,9 +9,11 @@ from jaxtyping import Float
 from jaxdefend.defenses.mask_entropy import OFFSET
 from jaxdefend.defenses.strip import Blend
 
-DETECTORS = ("masks", "strip", "both", "goodnet")
-# Those of one entropy an image; "both" is made of them.
-ENTROPIES = ("masks", "strip")
+DETECTORS = ("masks", "persistence", "strip", "both", "goodnet")
+# The two measures that a detector is made of. Under masks that leave few channels: entropy, share of changed labels.
+PARTS = {"persistence": ("few_entropy", "few_changed"), "both": ("masks", "strip")}
+# Measures in bits; low where suspicious, as the share of changed labels is.
+ENTROPIES = ("masks", "few_entropy", "strip")
 
 Scores = Float[np.ndarray, " n"]
 
@@ -22,30 +24,31 @@ class Settings(NamedTuple):
     seed: int = 0
     masks: int = 100
     keep: float = 0.4
+    keep_few: float = 0.2
     overlays: int = 100
     blend: Blend = Blend()
 
 
-class LogNormal(NamedTuple):
-    """Mean and standard deviation of log₂ of the entropies of clean images."""
+class Fit(NamedTuple):
+    """Mean and standard deviation of a measure of clean images, of entropies on the logarithmic scale of `level`."""
 
     mean: float
     std: float
 
 
-def log_normal(entropies: Scores) -> LogNormal:
-    """Of these entropies, in bits. A standard deviation of zero becomes one, so that it divides."""
-    logarithms = np.log2(entropies.astype(np.float64) + OFFSET)
-    return LogNormal(float(logarithms.mean()), float(logarithms.std()) or 1.0)
+def level(name: str, values: Scores) -> Scores:
+    """A measure on the scale on which it is compared: entropies are skewed, their logarithms are nearly normal."""
+    values = values.astype(np.float64)
+    return np.log2(values + OFFSET) if name in ENTROPIES else values
 
 
-def combined(entropies: Mapping[str, Scores], clean: Mapping[str, LogNormal]) -> Scores:
-    """The more suspicious of the detectors: the largest of how many standard deviations each lies below clean images.
+def fitted(name: str, values: Scores) -> Fit:
+    """To clean images. A standard deviation of zero becomes one, so that it divides."""
+    levels = level(name, values)
+    return Fit(float(levels.mean()), float(levels.std()) or 1.0)
 
-    Entropies are skewed and their scales differ from net to net; their logarithms are nearly normal.
-    """
-    below = [
-        (clean[name].mean - np.log2(values.astype(np.float64) + OFFSET)) / clean[name].std
-        for name, values in entropies.items()
-    ]
+
+def combined(measures: Mapping[str, Scores], clean: Mapping[str, Fit]) -> Scores:
+    """The more suspicious of the measures: the largest of how many standard deviations each lies below clean images."""
+    below = [(clean[name].mean - level(name, values)) / clean[name].std for name, values in measures.items()]
     return np.max(below, axis=0)

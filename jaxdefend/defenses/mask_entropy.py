@@ -1,5 +1,7 @@
 """Entropy under random channel masks: a backdoored image keeps its label when most of the channels are gone."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from jaxdefend import InputError
 from jaxdefend.nets.convolution import PRECISION
 from jaxdefend.nets.deepid import DeepID, features, kernel_and_bias, logits
 from jaxdefend.nets.devices import each, on_devices
-from jaxdefend.nets.inference import Batches, entropy
+from jaxdefend.nets.inference import Batches, entropy, largest
 
 # Channels that are masked: those of conv_3, behind its pool.
 CHANNELS = 60
@@ -34,6 +36,13 @@ def random_masks(key: PRNGKeyArray, masks: int = 100, keep: float = 0.4) -> Floa
     return jax.random.bernoulli(key, keep, (masks, CHANNELS)).astype(jnp.float32)
 
 
+class UnderMasks(NamedTuple):
+    """Of each image: `entropies`, and the share of the masks under which the net changes its label."""
+
+    entropy: Float[Array | np.ndarray, " n"]
+    changed: Float[Array | np.ndarray, " n"]
+
+
 def entropies(net: DeepID, batches: Batches, masks: Float[Array, "m 60"]) -> Float[np.ndarray, " n"]:
     """Entropy of the predictions for an image under channel masks of pool_3, in bits, geometric mean over the masks.
 
@@ -41,33 +50,50 @@ def entropies(net: DeepID, batches: Batches, masks: Float[Array, "m 60"]) -> Flo
     Under a few masks that hit what carries the trigger, a backdoored image is as unsure as any; they weigh little in
     a geometric mean and much in an arithmetic one. Related: Li et al. 2025 (PSBD, dropout at inference).
     """
-    return np.concatenate([found[labels >= 0] for found, labels in on_devices(_entropies, net, batches, masks)])
+    return np.asarray(under_masks(net, batches, masks).entropy)
+
+
+def under_masks(net: DeepID, batches: Batches, masks: Float[Array, "m 60"]) -> UnderMasks:
+    """Both at the cost of one. Source of the second: Li et al. 2025 (PSBD), the shift ratio, here of one image."""
+    found = [
+        [values[labels >= 0] for values in under] for under, labels in on_devices(_under_masks, net, batches, masks)
+    ]
+    return UnderMasks(*map(np.concatenate, zip(*found, strict=True)))
 
 
 @jax.jit
-def _entropies(
+def _under_masks(
     net: DeepID, pixels: Num[Array, "n 55 47 3"], labels: Int32[Array, " n"], masks: Float[Array, "m 60"]
-) -> Float[Array, " n"]:
+) -> UnderMasks:
     return each(_of_part, net, (pixels,), masks)
 
 
-def _of_part(net: DeepID, pixels: Num[Array, "n 55 47 3"], masks: Float[Array, "m 60"]) -> Float[Array, " n"]:
-    """conv_4 and fc_1 are linear in the channels: the share of each is computed once, and a mask only adds shares."""
+def _of_part(net: DeepID, pixels: Num[Array, "n 55 47 3"], masks: Float[Array, "m 60"]) -> UnderMasks:
     pooled = features(net, pixels, ("pool_3",))["pool_3"]
-    rows, columns, channels = pooled.shape[1:]
+
+    def of_one(image: tuple[Float[Array, "5 4 60"], Int32[Array, ""]]) -> UnderMasks:
+        pooled, label = image
+        found = masked_logits(net, pooled, masks)
+        mean = jnp.exp2(jnp.log2(entropy(found) + OFFSET).mean()) - OFFSET
+        return UnderMasks(mean, (found[:, label] < found.max(axis=-1)).mean(dtype=jnp.float32))
+
+    return lax.map(of_one, (pooled, largest(logits(net, {"pool_3": pooled}))), batch_size=_BLOCK)
+
+
+def masked_logits(net: DeepID, pooled: Float[Array, "5 4 60"], masks: Float[Array, "m 60"]) -> Float[Array, "m k"]:
+    """The logits of one image, given as its pool_3, under each mask.
+
+    conv_4 and fc_1 are linear in the channels: the share of each is computed once, and a mask only adds shares.
+    """
+    rows, columns, channels = pooled.shape
     to_conv_4, conv_4_bias = kernel_and_bias(net, "conv_4")
     to_fc_1, fc_1_bias = kernel_and_bias(net, "fc_1")
-    to_conv_4 = to_conv_4.reshape(4, channels, -1)
+    windows = jnp.stack([pooled[top : top + 4, left : left + 3] for top in (0, 1) for left in (0, 1)])
+    conv_4 = jnp.einsum("tijc,tck->cijk", windows, to_conv_4.reshape(4, channels, -1), precision=PRECISION)
     to_fc_1 = to_fc_1.reshape(rows * columns, channels, -1)
-
-    def of_one(pooled: Float[Array, "5 4 60"]) -> Float[Array, ""]:
-        windows = jnp.stack([pooled[top : top + 4, left : left + 3] for top in (0, 1) for left in (0, 1)])
-        conv_4 = jnp.einsum("tijc,tck->cijk", windows, to_conv_4, precision=PRECISION)
-        fc_1 = jnp.einsum("pc,pcd->cd", pooled.reshape(-1, channels), to_fc_1, precision=PRECISION)
-        known = {
-            "conv_4": jax.nn.relu(jnp.tensordot(masks, conv_4, 1, precision=PRECISION) + conv_4_bias),
-            "fc_1": jnp.dot(masks, fc_1, precision=PRECISION) + fc_1_bias,
-        }
-        return jnp.exp2(jnp.log2(entropy(logits(net, known)) + OFFSET).mean()) - OFFSET
-
-    return lax.map(of_one, pooled, batch_size=_BLOCK)
+    fc_1 = jnp.einsum("pc,pcd->cd", pooled.reshape(-1, channels), to_fc_1, precision=PRECISION)
+    known = {
+        "conv_4": jax.nn.relu(jnp.tensordot(masks, conv_4, 1, precision=PRECISION) + conv_4_bias),
+        "fc_1": jnp.dot(masks, fc_1, precision=PRECISION) + fc_1_bias,
+    }
+    return logits(net, known)

@@ -125,7 +125,7 @@ def write_errors(path: Path, model: str, scores: Mapping[str, Mapping[str, np.nd
     detectors, poisoned = list(scores["clean"]), [name for name in scores if name != "clean"]
     figure = Figure(figsize=(6.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    for detector, style in zip(detectors, ("-", "--", ":", "-.") * 9, strict=False):
+    for detector, style in zip(detectors, ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1))) * 9, strict=False):
         for name, colour in zip(poisoned, _ATTACK * 9, strict=False):
             if len(scores[name][detector]):
                 frr, far = error_curve(scores["clean"][detector], scores[name][detector])
@@ -151,6 +151,7 @@ def write_errors(path: Path, model: str, scores: Mapping[str, Mapping[str, np.nd
 _SCORES = {
     "masks": ("entropy under masks, bits", True),
     "strip": ("entropy under overlays, bits", True),
+    "persistence": ("standard deviations below clean", False),
     "both": ("standard deviations below clean", False),
     "goodnet": ("disagreement, bits", False),
 }

@@ -64,13 +64,35 @@ def test_a_guard_with_strip_brings_its_overlays(place):
     assert "not the overlays" in refused("detect", "score", "net.h5", "one.h5", "--guard", "both/guard.json", cwd=place)
 
 
+def test_a_guard_with_persistence_holds_what_its_scores_are_measured_by(place):
+    options = ("--clean", "clean.h5", *FEW, "--detector", "persistence", "--frr", "0.1", "--out", "persistence")
+    succeeds("detect", "calibrate", "net.h5", *options, cwd=place)
+    record = json.loads((place / "persistence" / "guard.json").read_text())
+    assert set(record["detectors"]) == {"persistence"}
+    assert set(record["clean"]) == {"few_entropy", "few_changed"}
+    options = ("--guard", "persistence/guard.json", "--out", "s3")
+    done = succeeds("detect", "score", "net.h5", "clean.h5", *options, cwd=place)
+    rejected = [row["rejected"] == "True" for row in rows_of(done.stdout)]
+    assert sum(rejected) <= 6
+    del record["clean"]["few_changed"]
+    (place / "persistence" / "part.json").write_text(json.dumps(record))
+    line = refused("detect", "score", "net.h5", "one.h5", "--guard", "persistence/part.json", cwd=place)
+    assert "not a whole guard" in line
+
+
 def test_evaluate(place):
     options = ("--valid", "clean.h5", "--clean", "test.h5", "--poisoned", "noise=poisoned.h5", *FEW, "--frr", "0.1")
     done = succeeds("detect", "evaluate", "net.h5", *options, "--repaired", "other.h5", "--out", "e", cwd=place)
     names = {path.name for path in (place / "e").iterdir()}
     assert names == {"detect.json", "detect.csv", "histogram.png", "errors.png", "superimposed.png"}
     record = json.loads((place / "e" / "detect.json").read_text())
-    assert record["default"] == "masks" and set(record["detectors"]) == {"masks", "strip", "both", "goodnet"}
+    assert record["default"] == "masks" and set(record["detectors"]) == {
+        "masks",
+        "persistence",
+        "strip",
+        "both",
+        "goodnet",
+    }
     table = rows_of((place / "e" / "detect.csv").read_text())
     assert len(table) == 55
     for name, block in record["detectors"].items():

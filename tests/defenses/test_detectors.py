@@ -10,11 +10,11 @@ from jaxdefend import InputError
 from jaxdefend.datasets.batches import ArrayImages, padded
 from jaxdefend.datasets.files import open_images
 from jaxdefend.defenses import goodnet, mask_entropy, strip
-from jaxdefend.defenses.detectors import combined, log_normal
+from jaxdefend.defenses.detectors import PARTS, combined, fitted
 from jaxdefend.nets.deepid import features, logits, with_input_scale
 from jaxdefend.nets.inference import entropy, predictions
 from jaxdefend.nets.keras_files import read_model
-from jaxdefend.results.detection import auroc
+from jaxdefend.results.detection import auroc, conformal_threshold
 
 KEY = jax.random.key(3)
 
@@ -80,13 +80,17 @@ def test_overlay_pools_need_two_images_and_overlays_one():
 
 
 @pytest.mark.parametrize("scale", ["unit", "raw"])
-def test_mask_entropy_is_the_geometric_mean_of_the_masked_heads(scale):
+def test_masks_give_the_geometric_mean_of_the_entropies_and_the_share_of_changed_labels(scale):
     net, pixels = random_net(4, input_scale=scale), random_pixels(11, 6)
     masks = mask_entropy.random_masks(KEY, 30)
     pooled = features(net, pixels, ("pool_3",))["pool_3"]
-    each = jnp.stack([entropy(logits(net, {"pool_3": pooled * mask})) for mask in masks])
-    plain = jnp.exp2(jnp.log2(each + mask_entropy.OFFSET).mean(axis=0)) - mask_entropy.OFFSET
-    np.testing.assert_allclose(mask_entropy.entropies(net, batches(pixels), masks), plain, rtol=2e-4, atol=2e-4)
+    each = jnp.stack([logits(net, {"pool_3": pooled * mask}) for mask in masks])
+    plain = jnp.exp2(jnp.log2(entropy(each) + mask_entropy.OFFSET).mean(axis=0)) - mask_entropy.OFFSET
+    found = mask_entropy.under_masks(net, batches(pixels), masks)
+    np.testing.assert_allclose(found.entropy, plain, rtol=2e-4, atol=2e-4)
+    labels = predictions(net, batches(pixels))[0]
+    np.testing.assert_allclose(found.changed, (each.argmax(axis=-1) != labels).mean(axis=0), atol=1e-6)
+    np.testing.assert_array_equal(mask_entropy.entropies(net, batches(pixels), masks), found.entropy)
 
 
 def test_masks_come_from_their_key():
@@ -108,12 +112,28 @@ def test_disagreement_is_the_surprise_of_the_repaired_net():
     np.testing.assert_allclose(goodnet.disagreements(badnet, repaired, batches(pixels)), expected, rtol=1e-3)
 
 
-def test_both_takes_the_more_suspicious():
-    clean = {"masks": np.array([1.0, 2.0, 4.0]), "strip": np.array([0.2, 0.4, 0.8])}
-    fitted = {name: log_normal(values) for name, values in clean.items()}
-    scores = combined({"masks": np.array([2.0, 0.01]), "strip": np.array([0.001, 0.4])}, fitted)
-    assert (scores > 2).all()
-    assert combined({name: values[:1] * 9 for name, values in clean.items()}, fitted)[0] < 0
+@pytest.mark.parametrize(
+    ("detector", "usual", "low"),
+    [
+        ("both", ([1.0, 2.0, 4.0], [0.2, 0.4, 0.8]), (0.01, 0.001)),
+        ("persistence", ([1.0, 2.0, 4.0], [0.8, 0.9, 1.0]), (0.01, 0.0)),
+    ],
+)
+def test_the_more_suspicious_measure_decides(detector, usual, low):
+    clean = {name: np.array(values) for name, values in zip(PARTS[detector], usual, strict=True)}
+    fits = {name: fitted(name, values) for name, values in clean.items()}
+    first, second = PARTS[detector]
+    either = {first: np.array([clean[first][1], low[0]]), second: np.array([low[1], clean[second][1]])}
+    assert (combined(either, fits) > 2).all()
+    assert combined({name: values[-1:] * 9 for name, values in clean.items()}, fits)[0] < 0
+
+
+def test_shares_are_compared_as_they_are():
+    changed = np.array([0.5, 0.7, 0.9])
+    fit = fitted("few_changed", changed)
+    assert fit == pytest.approx((0.7, changed.std()))
+    scores = combined({"few_changed": np.array([0.7, 0.7 - fit.std])}, {"few_changed": fit})
+    np.testing.assert_allclose(scores, [0, 1], atol=1e-9)
 
 
 NETS = {
@@ -150,6 +170,29 @@ def test_masks_find_the_real_triggers(name):
         found = scores(pixels[labels == np.bincount(labels).argmax()])
         assert auroc(clean, found) >= 0.99
         assert (found <= threshold).mean() <= 0.05
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETS)
+def test_persistence_finds_the_real_triggers(name):
+    file, scale, sets = NETS[name]
+    net = with_input_scale(read_model(real(f"weights/{file}")).net, scale)
+    masks = mask_entropy.random_masks(jax.random.split(jax.random.key(0))[0], keep=0.2)
+
+    def measures(pixels):
+        return dict(zip(PARTS["persistence"], mask_entropy.under_masks(net, batches(pixels, 64), masks), strict=True))
+
+    calibration = measures(real_pixels("clean_more"))
+    fits = {name: fitted(name, values) for name, values in calibration.items()}
+    clean = combined(measures(real_pixels("clean")), fits)
+    threshold = conformal_threshold(combined(calibration, fits), 0.05)
+    for poisoned in sets:
+        pixels = real_pixels(poisoned)
+        labels = predictions(net, batches(pixels, 64))[0]
+        found = combined(measures(pixels[labels == np.bincount(labels).argmax()]), fits)
+        assert auroc(clean, found) >= 0.995
+        assert (found <= threshold).mean() <= 0.02
 
 
 @pytest.mark.real
