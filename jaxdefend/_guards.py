@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 VERSION = 2
 # What a guard can be made for, and the detectors that it then holds.
 HELD = {
-    "masks": ("masks",),
     "persistence": ("persistence",),
+    "masks": ("masks",),
     "strip": ("strip",),
     "both": ("masks", "strip", "both"),
 }
@@ -99,7 +99,7 @@ def scores(detection: Detection, measured: "Measures", clean: "Mapping[str, Fit]
 
 def calibrated(detection: Detection, images: "ImageSet", frrs: Sequence[float], fit: str, default: str) -> Guard:
     """Thresholds from clean images alone."""
-    from jaxdefend.defenses.detectors import ENTROPIES, fitted
+    from jaxdefend.defenses.detectors import ENTROPY_OF, fitted
     from jaxdefend.results import detection as rules
 
     for frr in frrs:
@@ -118,13 +118,13 @@ def calibrated(detection: Detection, images: "ImageSet", frrs: Sequence[float], 
             | (rules.conformal_confidence(len(found), frr) if fit == "conformal" else {})
             for frr in frrs
         ]
-        detectors[name] = {**levels[0], "levels": levels, "clean_score": _spread(found)}
-        if name in ENTROPIES:
-            detectors[name]["clean_entropy"] = _spread(measured[name])
+        detectors[name] = {**levels[0], "levels": levels, "clean_score": spread(found)}
+        if name in ENTROPY_OF:
+            detectors[name]["clean_entropy"] = spread(measured[ENTROPY_OF[name]])
     return Guard(detection, default, detectors, clean)
 
 
-def _spread(values: "np.ndarray") -> dict:
+def spread(values: "np.ndarray") -> dict:
     return {"n": len(values), "mean": float(values.mean()), "std": float(values.std())}
 
 

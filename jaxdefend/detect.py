@@ -20,10 +20,9 @@ EXAMPLES = """examples:
   python -m jaxdefend.detect evaluate bd_net.h5 --valid valid.h5 --clean test.h5 --poisoned sunglasses.h5
 
 detectors:
-  masks        entropy of the predictions under random masks of conv_3's channels: a backdoored image stays sure
-               (default)
-  persistence  the same under masks that leave a fifth of the channels, or how often the label stays under them,
-               whichever is more suspicious
+  persistence  under random masks that leave a fifth of conv_3's channels a backdoored image keeps its label, or the net
+               stays sure of another: share of changed labels or entropy, whichever is more suspicious (default)
+  masks        entropy alone, under masks that leave more channels; the one that gives scores without a guard
   strip        STRIP (Gao et al. 2019): entropy under overlays, other clean images laid over this one
   both         the more suspicious of masks and strip
   goodnet      evaluate only, with --repaired: how much the repaired net contradicts the net
@@ -52,7 +51,7 @@ def _parser():
     calibrate.add_argument(
         "--clean", nargs="+", metavar="DATA", help="labelled clean images (default, for a shipped net: made faces)"
     )
-    calibrate.add_argument("--detector", choices=_guards.HELD, default="masks", help="(default: masks)")
+    calibrate.add_argument("--detector", choices=_guards.HELD, default="persistence", help="(default: persistence)")
     _add_fit(calibrate)
     _add_settings(calibrate)
 
@@ -217,6 +216,7 @@ def _score(options: argparse.Namespace, arguments: Sequence[str] | None) -> None
 
 
 def _evaluate(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
+    from jaxdefend.defenses.detectors import DEFAULT, DETECTORS, ENTROPY_OF
     from jaxdefend.nets.inference import predictions
     from jaxdefend.results import plots
     from jaxdefend.results.records import write_csv, write_json
@@ -251,9 +251,9 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str] | None) -> N
             fixed = (
                 _inputs.scaled_by_measure(repaired, options.input_scale, clean, net.input_scale) if repaired else None
             )
-            names = ("masks", "persistence", "strip", "both", *(("goodnet",) if fixed else ()))
+            names = tuple(name for name in DETECTORS if name != "goodnet" or fixed)
             detection = _detection(options, net, names, valid)._replace(repaired=fixed)
-            guard = _guards.calibrated(detection, valid, _frrs(options, len(valid)), options.fit, "masks")
+            guard = _guards.calibrated(detection, valid, _frrs(options, len(valid)), options.fit, DEFAULT)
         sets = {"clean": clean, **{f"poisoned {name}": images for name, images in poisoned.items()}}
         labels = {name: predictions(net, _measuring.batches(images, name))[0] for name, images in sets.items()}
         measured = {
@@ -269,10 +269,8 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str] | None) -> N
             name: _detecting.evaluated(guard, name, {of: values[name] for of, values in found.items()}, right)
             for name in guard.detection.names
         }
-        for name, block in blocks.items():
-            if name in measured["clean"] and name != "goodnet":
-                entropies = measured["clean"][name]
-                block["clean_entropy"] = {"mean": float(entropies.mean()), "std": float(entropies.std())}
+        for name in ENTROPY_OF.keys() & blocks.keys():
+            blocks[name]["clean_entropy"] = _guards.spread(measured["clean"][ENTROPY_OF[name]])
         head = _command.record_head("detect", arguments, model, net, guard.detection.settings.seed)
         write_json(folder / "detect.json", head | {"default": guard.default, "detectors": blocks})
         write_csv(folder / "detect.csv", _detecting.columns(guard, sets, labels, right, found))

@@ -9,11 +9,14 @@ from jaxtyping import Float
 from jaxdefend.defenses.mask_entropy import OFFSET
 from jaxdefend.defenses.strip import Blend
 
-DETECTORS = ("masks", "persistence", "strip", "both", "goodnet")
+DETECTORS = ("persistence", "masks", "strip", "both", "goodnet")
+DEFAULT = "persistence"
 # The two measures that a detector is made of. Under masks that leave few channels: entropy, share of changed labels.
 PARTS = {"persistence": ("few_entropy", "few_changed"), "both": ("masks", "strip")}
 # Measures in bits; low where suspicious, as the share of changed labels is.
 ENTROPIES = ("masks", "few_entropy", "strip")
+# The entropy of a detector that has one.
+ENTROPY_OF = {"persistence": "few_entropy", "masks": "masks", "strip": "strip"}
 
 Scores = Float[np.ndarray, " n"]
 

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import jaxdefend
+from jaxdefend import _guards
 from jaxdefend.attacks.world import TEST, VALID, World, shipped_backdoors
 from jaxdefend.datasets.batches import ArrayImages, padded
-from jaxdefend.defenses import mask_entropy, pruning
+from jaxdefend.defenses import pruning
+from jaxdefend.defenses.detectors import DEFAULT
 from jaxdefend.defenses.goodnet import goodnet_labels
 from jaxdefend.nets import shipped
 from jaxdefend.nets.inference import predictions
@@ -77,14 +79,15 @@ def test_the_shipped_guard_guards_the_shipped_net(some):
     assert record["model"]["sha256"] == hashlib.sha256(shipped.path_of("bd_net").read_bytes()).hexdigest()
     (backdoor,) = shipped_backdoors("bd_net")
     poisoned = backdoor.poisoned(some, 1283, jax.random.key(0))
-    masks = mask_entropy.random_masks(jax.random.split(jax.random.key(record["seed"]))[0])
-    net = read_model(shipped.path_of("bd_net")).net
+    model = read_model(shipped.path_of("bd_net"))
+    guard = _guards.read_guard(shipped.guard(), model, model.net)
 
     def rejected(pixels):
         images = ArrayImages(pixels, np.zeros(len(pixels), int))
-        return (-mask_entropy.entropies(net, padded(images), masks) > record["threshold"]).mean()
+        measured = _guards.measures(guard.detection, lambda name: padded(images))
+        return (_guards.scores(guard.detection, measured, guard.clean)[DEFAULT] > record["threshold"]).mean()
 
-    assert record["frr"] == 0.01
+    assert record["frr"] == 0.01 and record["detector"] == DEFAULT
     assert rejected(some.pixels) <= 0.02
     assert rejected(poisoned.pixels) >= 0.97
 
