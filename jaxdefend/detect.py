@@ -216,7 +216,7 @@ def _score(options: argparse.Namespace, arguments: Sequence[str] | None) -> None
 
 
 def _evaluate(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
-    from jaxdefend.defenses.detectors import DEFAULT, DETECTORS, ENTROPY_OF
+    from jaxdefend.defenses.detectors import ENTROPY_OF
     from jaxdefend.nets.inference import predictions
     from jaxdefend.results import plots
     from jaxdefend.results.records import write_csv, write_json
@@ -227,20 +227,7 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str] | None) -> N
         raise InputError("--guard and --valid: expected one of them; a guard holds its thresholds")
     model = _inputs.load_model(options.model)
     repaired = _inputs.load_repaired([options.repaired], model)["repaired"] if options.repaired else None
-    most = options.most
-    if options.clean is None:
-        sets = _sets_of(options, model)
-        most = most or _MOST_MADE
-        options.clean, options.poisoned = [sets.test], options.poisoned or sets.poisoned
-        options.valid = options.valid or (None if options.guard else [sets.valid])
-    clean = _thinned(_inputs.load_images(options.clean, model.net, options.labels), most)
-    poisoned = {name: _thinned(images, most) for name, images in _inputs.load_poisoned(options, model.net).items()}
-    if options.valid:
-        valid = _thinned(_inputs.load_images(options.valid, model.net, options.labels), most)
-    else:
-        valid = clean
-        if not options.guard:
-            _command.note("no --valid: the thresholds are fitted on the clean images that they are measured on")
+    valid, clean, poisoned = _sets_to_evaluate(options, model)
 
     target = _command.out_folder(options.out)
     with _command.results_folder(target) as folder:
@@ -248,12 +235,7 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str] | None) -> N
         if options.guard:
             guard = _guards.read_guard(options.guard, model, net)
         else:
-            fixed = (
-                _inputs.scaled_by_measure(repaired, options.input_scale, clean, net.input_scale) if repaired else None
-            )
-            names = tuple(name for name in DETECTORS if name != "goodnet" or fixed)
-            detection = _detection(options, net, names, valid)._replace(repaired=fixed)
-            guard = _guards.calibrated(detection, valid, _frrs(options, len(valid)), options.fit, DEFAULT)
+            guard = _calibrated_on(options, net, repaired, valid)
         sets = {"clean": clean, **{f"poisoned {name}": images for name, images in poisoned.items()}}
         labels = {name: predictions(net, _measuring.batches(images, name))[0] for name, images in sets.items()}
         measured = {
@@ -288,6 +270,39 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str] | None) -> N
 
     print(_detecting.evaluation_table(blocks))
     _command.note(f"written to {target}/: {', '.join(files)}")
+
+
+def _sets_to_evaluate(
+    options: argparse.Namespace, model: "ModelFile"
+) -> "tuple[ImageSet, ImageSet, dict[str, ImageSet]]":
+    """Clean images for the thresholds, clean images to measure on, and poisoned ones by name."""
+    most = options.most
+    if options.clean is None:
+        sets = _sets_of(options, model)
+        most = most or _MOST_MADE
+        options.clean, options.poisoned = [sets.test], options.poisoned or sets.poisoned
+        options.valid = options.valid or (None if options.guard else [sets.valid])
+    clean = _thinned(_inputs.load_images(options.clean, model.net, options.labels), most)
+    poisoned = {name: _thinned(images, most) for name, images in _inputs.load_poisoned(options, model.net).items()}
+    if options.valid:
+        valid = _thinned(_inputs.load_images(options.valid, model.net, options.labels), most)
+    else:
+        valid = clean
+        if not options.guard:
+            _command.note("no --valid: the thresholds are fitted on the clean images that they are measured on")
+    return valid, clean, poisoned
+
+
+def _calibrated_on(
+    options: argparse.Namespace, net: "DeepID", repaired: "ModelFile | None", valid: "ImageSet"
+) -> "_guards.Guard":
+    """Every detector with thresholds from these images; the GoodNet, too, if there is a repaired net."""
+    from jaxdefend.defenses.detectors import DEFAULT, DETECTORS
+
+    fixed = _inputs.scaled_by_measure(repaired, options.input_scale, valid, net.input_scale) if repaired else None
+    names = tuple(name for name in DETECTORS if name != "goodnet" or fixed)
+    detection = _detection(options, net, names, valid)._replace(repaired=fixed)
+    return _guards.calibrated(detection, valid, _frrs(options, len(valid)), options.fit, DEFAULT)
 
 
 def _sets_of(options: argparse.Namespace, model: "ModelFile") -> "_inputs.DefaultSets":
