@@ -22,7 +22,7 @@ BATCH = 128
 # Few images make few steps: small batches make more of them.
 SMALL_BATCH = 32
 
-# Epochs and highest learning rate of the methods that train, where none is asked for.
+# Epochs and highest learning rate, for Adam, of the methods that train, where none is asked for.
 TRAINING = {
     "noise": (25, 5e-3),
     "distill": (80, 4e-3),
@@ -164,7 +164,7 @@ def _split(options: argparse.Namespace, valid: "ImageSet") -> Split:
     order = np.asarray(jax.random.permutation(splitting, len(valid)))
     pixels, labels = np.rint(valid[:]).astype(np.uint8), valid.labels.astype(np.int32)
     held, used = np.split(order, [len(valid) // 10])
-    batch = SMALL_BATCH if options.method == "distill" else BATCH
+    batch = options.batch or (SMALL_BATCH if options.method == "distill" else BATCH)
     return Split(pixels[used], labels[used], ArrayImages(pixels[held], labels[held]), training, batch)
 
 
@@ -207,7 +207,7 @@ def _tuned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved:
             f"{len(split.held_back)} images held back, the net itself {before}; choose a lower rate or more epochs"
         )
     held_back = {"epoch": int(kept.epoch), "held_back_accuracy": int(kept.right) / len(split.held_back)}
-    settings |= _training(options, split) | held_back
+    settings |= _training(options, split) | {"optimizer": options.optimizer} | held_back
     if options.b0 is None:
         return Repair(kept.best, settings)
     return Repair(kept.best, settings | {"b0": options.b0}, kept.b0)
@@ -271,7 +271,7 @@ def _best_epoch(options: argparse.Namespace, tuning: "Tuning", split: Split, sav
     from jaxdefend.nets.resuming import latest, save
     from jaxdefend.nets.training import Schedule, started
 
-    schedule = Schedule(options.epochs * split.passes, split.batch, options.learning_rate)
+    schedule = Schedule(options.epochs * split.passes, split.batch, options.learning_rate, options.optimizer)
     beginning = started(tuning.start, schedule)
     start = jax.device_get(tuning.start)
     kept = latest(saved, Kept(beginning, start, np.int32(0), np.int32(-1), start))

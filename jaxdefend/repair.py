@@ -82,6 +82,13 @@ def _parser():
         metavar="R",
         help="the highest one; it falls to 0 (default: 0.005; distill 0.004; ibau 0.001; anp 0.2, constant)",
     )
+    parser.add_argument("--batch", type=int, metavar="N", help="images a step (default: 128; distill 32)")
+    parser.add_argument(
+        "--optimizer",
+        choices=("adam", "adamw", "sgd"),
+        default="adam",
+        help="adamw: with weight decay 1e-4; sgd: with momentum 0.9 (default: adam; anp and --grid have their own)",
+    )
     parser.add_argument("--b0", type=int, metavar="N", help="with iterative: channels that B0 lacks")
     parser.add_argument("--grid", action="store_true", help="many settings at once instead of one --method")
     parser.add_argument(
@@ -120,7 +127,12 @@ def _repair(arguments: Sequence[str] | None) -> None:
         net = _inputs.scaled_by_measure(model, options.input_scale, valid)
         trained, chosen = _repairing.grid(options, net, valid, saved) if options.grid else ([], 0)
         if trained:
-            settings = {"layer": options.layer, "epochs": options.epochs, "batch": _repairing.BATCH, "chosen": chosen}
+            settings = {
+                "layer": options.layer,
+                "epochs": options.epochs,
+                "batch": options.batch or _repairing.BATCH,
+                "chosen": chosen,
+            }
             repaired, b0 = trained[chosen][1], None
         else:
             repaired, settings, b0 = _repairing.repaired(options, net, valid, saved)
@@ -187,6 +199,10 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
         raise InputError(f"--learning-rate {options.learning_rate:g}: expected a number between 0 and 1")
     if options.fraction is not None and not 0 <= options.fraction <= 1:
         raise InputError(f"--fraction {options.fraction:g}: expected a part of the channels, 0–1")
+    if options.batch is not None and options.batch < 1:
+        raise InputError(f"--batch {options.batch}: expected at least 1")
+    if options.optimizer != "adam" and options.method in ("anp", "grid"):
+        raise InputError(f"--optimizer {options.optimizer}: {options.method} has its own; leave the option out")
     if options.b0 is not None and (options.b0 < 1 or options.method != "iterative"):
         raise InputError(f"--b0 {options.b0}: expected at least one channel, with --method iterative")
     if options.resume and options.out is None:
@@ -207,6 +223,8 @@ def _configuration(options: argparse.Namespace, model: "ModelFile") -> dict:
         "fraction",
         "b0",
         "epochs",
+        "batch",
+        "optimizer",
         "learning_rate",
         "seed",
         "input_scale",

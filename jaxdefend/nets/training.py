@@ -1,4 +1,4 @@
-"""One fit loop, for BadNets and for repairs: Adam on the mean cross entropy, the rate falling along a cosine."""
+"""One fit loop, for BadNets and for repairs: descent on the mean cross entropy, the rate falling along a cosine."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,6 +20,14 @@ Pixels = UInt8[np.ndarray, "n 55 47 3"]
 Labels = Int32[np.ndarray, " n"]
 
 
+OPTIMIZERS: dict[str, Callable[[optax.Schedule], optax.GradientTransformation]] = {
+    "adam": optax.adam,
+    # Weight decay 1e-4 (Loshchilov & Hutter 2019).
+    "adamw": optax.adamw,
+    "sgd": partial(optax.sgd, momentum=0.9),
+}
+
+
 class State(NamedTuple):
     """All that training changes."""
 
@@ -29,11 +37,12 @@ class State(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """How long and how fast: `batch` images a step, rate `peak` falling to 0 over `steps` steps."""
+    """How long and how fast: `batch` images a step, rate `peak` falling to 0 over `steps` steps; of `OPTIMIZERS` one."""
 
     steps: int
     batch: int
     peak: float
+    optimizer: str = "adam"
 
 
 def new_net(classes: int, input_scale: InputScale, key: PRNGKeyArray) -> DeepID:
@@ -161,4 +170,4 @@ def rate(schedule: Schedule) -> optax.Schedule:
 
 
 def _optimizer(schedule: Schedule) -> optax.GradientTransformation:
-    return optax.adam(rate(schedule))
+    return OPTIMIZERS[schedule.optimizer](rate(schedule))

@@ -63,6 +63,17 @@ def test_fine_pruning(lab):
     np.testing.assert_allclose(record["goodnet"]["der"]["glasses"], (max(0, fall[0] - fall[1]) - cost + 1) / 2)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_optimizer_and_the_batch(lab, optimizer):
+    options = ("--method", "fine-prune", "--epochs", "2", "--batch", "16", "--optimizer", optimizer)
+    _, record = repaired(lab, optimizer, *options, "--learning-rate", "0.001")
+    settings = record["settings"]
+    assert settings["optimizer"] == optimizer and settings["batch"] == 16
+    kernel = to_weights(read_model(lab / optimizer / "repaired.h5").net)["conv_3"]["kernel"]
+    assert not kernel[..., settings["channels"]].any()
+    assert record["repaired"]["clean"]["accuracy"] > 0.5
+
+
 def test_equal_seeds_give_equal_bytes(lab):
     for out in ("one", "two"):
         repaired(lab, out, "--epochs", "1", "--seed", "7")
@@ -166,6 +177,9 @@ def test_one_person_or_one_image_is_too_few(lab, tmp_path, rows, said):
         (("--fraction", "1.5"), "--fraction 1.5"),
         (("--channels", "61"), "--channels 61"),
         (("--resume",), "--resume needs --out"),
+        (("--batch", "0"), "--batch 0"),
+        (("--optimizer", "sgd", "--method", "anp"), "--optimizer sgd"),
+        (("--optimizer", "adamw", "--grid"), "--optimizer adamw"),
         (("--b0", "5"), "--b0 5: expected at least one channel, with --method iterative"),
         (("--method", "iterative", "--channels", "5", "--b0", "5"), "fewer than the 5 channels"),
         (("--valid", "missing.h5"), "missing.h5"),
