@@ -37,7 +37,7 @@ class State(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """How long and how fast: `batch` images a step, rate `peak` falling to 0 over `steps` steps; of `OPTIMIZERS` one."""
+    """How long and how fast: `batch` images a step, rate `peak` falling to 0 over `steps`, by one of `OPTIMIZERS`."""
 
     steps: int
     batch: int

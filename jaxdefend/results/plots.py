@@ -125,8 +125,8 @@ def write_errors(path: Path, model: str, scores: Mapping[str, Mapping[str, np.nd
     detectors, poisoned = list(scores["clean"]), [name for name in scores if name != "clean"]
     figure = Figure(figsize=(6.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    for detector, style in zip(detectors, ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1))) * 9, strict=False):
-        for name, colour in zip(poisoned, _ATTACK * 9, strict=False):
+    for detector, colour in zip(detectors, (_ACCURACY[0], *_ATTACK) * 9, strict=False):
+        for name, style in zip(poisoned, ("-", "--", ":", "-.") * 9, strict=False):
             if len(scores[name][detector]):
                 frr, far = error_curve(scores["clean"][detector], scores[name][detector])
                 axes.step(
