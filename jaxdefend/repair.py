@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from jaxdefend import InputError, _command, _inputs, _measuring, _repairing
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jaxdefend.datasets.batches import ImageSet
+    from jaxdefend.defenses.grid import Cell
     from jaxdefend.nets.deepid import DeepID
     from jaxdefend.nets.keras_files import ModelFile
 
@@ -125,17 +128,7 @@ def _repair(arguments: Sequence[str] | None) -> None:
     require_folder(options.out)
     with saved_run(options.out, _configuration(options, model), options.resume) as saved:
         net = _inputs.scaled_by_measure(model, options.input_scale, valid)
-        trained, chosen = _repairing.grid(options, net, valid, saved) if options.grid else ([], 0)
-        if trained:
-            settings = {
-                "layer": options.layer,
-                "epochs": options.epochs,
-                "batch": options.batch or _repairing.BATCH,
-                "chosen": chosen,
-            }
-            repaired, b0 = trained[chosen][1], None
-        else:
-            repaired, settings, b0 = _repairing.repaired(options, net, valid, saved)
+        (repaired, settings, b0), trained = _made(options, net, valid, saved)
         with output_folder(options.out) as folder:
             write_model(repaired, folder / "repaired.h5")
             write_checkpoint(repaired, folder / "repaired.orbax")
@@ -156,7 +149,7 @@ def _repair(arguments: Sequence[str] | None) -> None:
                     {**cell._asdict(), "recognised_of_held_back": count, **_rates(each, test, poisoned)}
                     for cell, each, count in trained
                 ]
-                plots.write_grid(folder / "grid.png", model.name, settings["cells"], chosen)
+                plots.write_grid(folder / "grid.png", model.name, settings["cells"], settings["chosen"])
             record = _command.record_head("repair", arguments, model, net, options.seed) | {
                 "method": options.method,
                 "settings": settings,
@@ -173,6 +166,18 @@ def _repair(arguments: Sequence[str] | None) -> None:
     print(_measuring.rates_table(on_clean, on_poisoned))
     more = ", grid.png" if options.grid else ", b0.h5" if options.b0 else ""
     _command.note(f"written to {options.out}/: repaired.h5, repaired.orbax/, repair.json{more}")
+
+
+def _made(
+    options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved: "Path"
+) -> "tuple[_repairing.Repair, list[tuple[Cell, DeepID, int]]]":
+    """The repair asked for; of a grid the chosen one, and all cells."""
+    if not options.grid:
+        return _repairing.repaired(options, net, valid, saved), []
+    trained, chosen = _repairing.grid(options, net, valid, saved)
+    batch = options.batch or _repairing.BATCH
+    settings = {"layer": options.layer, "epochs": options.epochs, "batch": batch, "chosen": chosen}
+    return _repairing.Repair(trained[chosen][1], settings), trained
 
 
 def _rates(net: "DeepID", test: "ImageSet", poisoned: "Mapping[str, ImageSet]") -> dict:
