@@ -1,6 +1,7 @@
 """Detectors on whole sets, their thresholds, and guard.json: what detect writes and predict reads."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -174,6 +175,8 @@ def read_guard(path: Path, model: "ModelFile", net: "DeepID") -> Guard:
     try:
         sha256, scale = record["model"]["sha256"], record["input_scale"]
         blend = Blend(**record["settings"]["blend"])
+        if missing := set(Settings._fields) - set(record["settings"]):
+            raise KeyError(", ".join(sorted(missing)))
         settings = _checked(Settings(**{**record["settings"], "blend": blend}))
         clean = {name: Fit(**fit) for name, fit in record["clean"].items()}
         detectors = {name: dict(record["detectors"][name]) for name in record["detectors"]}
@@ -181,7 +184,8 @@ def read_guard(path: Path, model: "ModelFile", net: "DeepID") -> Guard:
         complete = default in detectors and set(detectors) in map(set, HELD.values())
         needed = {"frr_asked", "threshold", "levels", "clean_score"}
         complete = complete and all(needed <= set(block) for block in detectors.values())
-        complete = complete and all(isinstance(block["threshold"], float) for block in detectors.values())
+        complete = complete and all(_finite(block["threshold"]) for block in detectors.values())
+        complete = complete and all(_finite(fit.mean) and _finite(fit.std) and fit.std > 0 for fit in clean.values())
         complete = complete and all(set(PARTS[name]) <= set(clean) for name in detectors if name in PARTS)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: {error} is missing or wrong; make it again with detect calibrate") from error
@@ -198,6 +202,10 @@ def read_guard(path: Path, model: "ModelFile", net: "DeepID") -> Guard:
     if pool is None and "strip" in detectors:
         raise InputError(f"{path}: no overlays for {', '.join(detectors)}; make it again with detect calibrate")
     return Guard(Detection(net, settings, tuple(detectors), pool), default, detectors, clean)
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _checked(settings: "Settings") -> "Settings":

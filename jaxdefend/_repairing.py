@@ -155,7 +155,7 @@ def _split(options: argparse.Namespace, valid: "ImageSet") -> Split:
 
     if len(valid) < 10 or valid.labels is None:
         raise InputError(f"{len(valid)} clean images to train on; expected ten or more, labelled")
-    if len(np.unique(valid.labels)) == 1:
+    if options.method != "distill" and len(np.unique(valid.labels)) == 1:
         raise InputError(
             f"all {len(valid)} clean images have the label {int(valid.labels[0])}: a net trained on them would say "
             "nothing else; expected several people"
@@ -199,7 +199,8 @@ def _tuned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved:
     }[options.method]()
     if options.b0 is not None and options.b0 >= len(channels):
         raise InputError(f"--b0 {options.b0}: expected fewer than the {len(channels)} channels that are pruned in all")
-    kept = _best_epoch(options, tuning, split, saved, _epoch_of_b0(options, channels, split))
+    epoch_of_b0 = _epoch_of_b0(options, channels, split)
+    kept = _best_epoch(options, tuning, split, saved, epoch_of_b0)
     before = _recognised(net, split.held_back)
     if 2 * kept.right < before:
         _command.warn(
@@ -210,7 +211,8 @@ def _tuned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet", saved:
     settings |= _training(options, split) | {"optimizer": options.optimizer} | held_back
     if options.b0 is None:
         return Repair(kept.best, settings)
-    return Repair(kept.best, settings | {"b0": options.b0}, kept.b0)
+    gone = gradual.turns(len(channels), steps) <= epoch_of_b0 * split.passes
+    return Repair(kept.best, settings | {"b0": int(gone.sum())}, kept.b0)
 
 
 def grid(

@@ -20,7 +20,7 @@ EXAMPLES = """examples:
   find . -name '*.png' | python -m jaxdefend.predict - --json
 
 The GoodNet answers with the label on which both nets agree, else with N, the number of classes: backdoored. A guard
-(detect calibrate) rejects images of which the net is too sure under random channel masks or overlays: N again.
+(detect calibrate) rejects images that keep their label, or the certainty, under channel masks or overlays: N again.
 With --json, one object a line: image, badnet, repaired, goodnet, backdoored, confidence (the BadNet's); with a guard
 also score, rejected, and label, the final one."""
 

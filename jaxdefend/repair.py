@@ -30,8 +30,8 @@ methods:
               clean images, half of them under squares of random colours (Veldanda et al. 2020)
   fine-prune  the same without the squares (Liu et al. 2018)
   prune       the same channels, and no training
-  iterative   the same channels one after another, with training in between; with --b0 N the GoodNet has B0, the net as
-              the first N are gone, in place of the BadNet (vbabushkin, on GitHub)
+  iterative   the same channels one after another, with training in between; with --b0 N the GoodNet has B0, the net
+              after the epoch in which the Nth goes, in place of the BadNet (vbabushkin, on GitHub)
   magnitude   training while the smallest weights of every kernel are zeroed, 50 to 70 % (Zhu & Gupta 2017)
   ft-sam      training for a flat loss (Zhu et al. 2023)
   ibau        training against the one perturbation that misleads all images (Zeng et al. 2022)
@@ -92,7 +92,7 @@ def _parser():
         default="adam",
         help="adamw: with weight decay 1e-4; sgd: with momentum 0.9 (default: adam; anp and --grid have their own)",
     )
-    parser.add_argument("--b0", type=int, metavar="N", help="with iterative: channels that B0 lacks")
+    parser.add_argument("--b0", type=int, metavar="N", help="with iterative: channels that B0 lacks, or a few more")
     parser.add_argument("--grid", action="store_true", help="many settings at once instead of one --method")
     parser.add_argument(
         "--learning-rates",
@@ -206,8 +206,15 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
         raise InputError(f"--fraction {options.fraction:g}: expected a part of the channels, 0–1")
     if options.batch is not None and options.batch < 1:
         raise InputError(f"--batch {options.batch}: expected at least 1")
+    least = {"distill": 4, "noise": 2}.get(options.method, 1)
+    if options.batch is not None and options.batch < least:
+        raise InputError(
+            f"--batch {options.batch}: {options.method} covers a part of each batch; expected {least} or more"
+        )
     if options.optimizer != "adam" and options.method in ("anp", "grid"):
         raise InputError(f"--optimizer {options.optimizer}: {options.method} has its own; leave the option out")
+    if options.method not in _repairing.TRAINING and (options.batch is not None or options.optimizer != "adam"):
+        raise InputError(f"--batch and --optimizer: {options.method} does not train; leave them out")
     if options.b0 is not None and (options.b0 < 1 or options.method != "iterative"):
         raise InputError(f"--b0 {options.b0}: expected at least one channel, with --method iterative")
     if options.resume and options.out is None:

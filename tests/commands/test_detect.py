@@ -184,6 +184,13 @@ def test_bad_input(place, options, said):
         lambda record: record | {"detectors": {"persistence": {"threshold": 0.0}}},
         lambda record: record | {"settings": record["settings"] | {"masks": 10**9}},
         lambda record: record | {"settings": record["settings"] | {"seed": "0"}},
+        lambda record: record | {"settings": {k: v for k, v in record["settings"].items() if k != "keep_few"}},
+        lambda record: record | {"clean": {name: {"mean": float("nan"), "std": 1.0} for name in record["clean"]}},
+        lambda record: record | {"clean": {name: {"mean": 0.0, "std": 0.0} for name in record["clean"]}},
+        lambda record: record | {"clean": {name: {"mean": "x", "std": 1.0} for name in record["clean"]}},
+        lambda record: (
+            record | {"detectors": {n: b | {"threshold": float("nan")} for n, b in record["detectors"].items()}}
+        ),
         lambda record: record | {"detectors": {"persistence": {"threshold": "low"}}},
         lambda record: record | {"overlays_file": "../../secrets.h5", "detectors": {"strip": {"threshold": 0.0}}},
         lambda record: [record],
