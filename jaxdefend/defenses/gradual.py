@@ -25,13 +25,13 @@ def iterative(net: DeepID, layer: str, channels: Int[np.ndarray, " z"], steps: i
 
     Source: vbabushkin/ECE_GY_9163 on GitHub (published course work), after Liu et al. 2018.
     """
-    weights = {
+    by_weight = {
         name: {key: np.full_like(array, np.inf) for key, array in arrays.items()}
         for name, arrays in to_weights(net).items()
     }
-    for array in weights[layer].values():
+    for array in by_weight[layer].values():
         array[..., channels] = turns(len(channels), steps)
-    return _gradually(net, Partial(in_turn, from_weights(weights, net.input_scale)))
+    return _gradually(net, Partial(in_turn, from_weights(by_weight, net.input_scale)))
 
 
 def turns(channels: int, steps: int) -> Float[np.ndarray, " z"]:

@@ -26,8 +26,8 @@ def training_block(n: int) -> int:
     """Of a batch of `n` images, how many go forward and backward together; it divides `n`.
 
     Training DeepID, batch 256, two Zen 5 cores, images/s: `lax.conv` 300 (jax 0.10) and 640 (0.12); windows of the
-    whole batch 1,000; windows in blocks of 32 2,200 and 1,900. On a Xeon of 2 MB second-level cache blocks of 16 take
-    12 to 30 % less time than blocks of 32, blocks of 8 no less.
+    whole batch 1,000; windows in blocks of 32 2,200 and 1,900. On a busy Xeon of 2 MB second-level cache blocks of 16
+    take 12 to 30 % less time than blocks of 32, blocks of 8 no less.
     """
     return math.gcd(n, 16) if jax.default_backend() == "cpu" else n
 
