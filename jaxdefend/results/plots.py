@@ -177,7 +177,7 @@ def write_superimposed(path: Path, overlays: np.ndarray, rows: Mapping[str, tupl
     for line, (name, (images, labels)) in zip(grid[1:], rows.items(), strict=True):
         for number, (axes, image, label) in enumerate(zip(line, images, labels, strict=True)):
             axes.imshow(np.clip(image if number == 0 else image / 2, 0, 255).astype(np.uint8))
-            axes.set_title(f"{name}: {label}" if number == 0 else str(label), fontsize="x-small")
+            axes.set_title(f"{name}:\n{label}" if number == 0 else str(label), fontsize="x-small")
     _write(figure, path)
 
 
