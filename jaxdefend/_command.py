@@ -195,7 +195,7 @@ def results_folder(folder: Path) -> Iterator[Path]:
 def run(command: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None = None) -> int:
     """Exit status of the command: 0, or 2 after one line on stderr that says what was wrong."""
     sys.unraisablehook = _interrupt_again
-    _keep_compilations()
+    set_up_jax()
     try:
         command(arguments)
         sys.stdout.flush()
@@ -215,14 +215,31 @@ def run(command: Callable[[Sequence[str] | None], None], arguments: Sequence[str
     return 2
 
 
+def set_up_jax() -> None:
+    """One device for each core, and a cache of what is compiled; where jax is already there, nothing is changed."""
+    if "jax" in sys.modules:
+        return
+    _use_all_cores()
+    _keep_compilations()
+
+
+def _use_all_cores() -> None:
+    """One CPU device for each core, up to eight: XLA spreads the large products of one device over its threads, but
+    not what lies between them.
+
+    A setting of the user's own counts (JAX_NUM_CPU_DEVICES, or the flag of XLA).
+    """
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(cores, 8)))
+
+
 def _keep_compilations() -> None:
     """What XLA compiles stays in the user's cache folder for later processes, where that folder can be written.
 
-    A setting of the user's own counts (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE), and so does a jax
-    that is already there. An entry that another process is just writing fails its checksum and is compiled anew.
+    A setting of the user's own counts (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE). An entry that another
+    process is just writing fails its checksum and is compiled anew.
     """
-    if "jax" in sys.modules:
-        return
     from platformdirs import user_cache_path
 
     folder = user_cache_path("jaxdefend", appauthor=False) / "xla"

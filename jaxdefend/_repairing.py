@@ -316,6 +316,10 @@ def _neurons_pruned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet
 
     threshold = next(threshold for threshold in (*reversed(neurons.THRESHOLDS), -1.0) if cheap(threshold))
     pruned, by_layer = neurons.pruned_below(net, masks.masks, threshold)
+    if not any(map(len, by_layer.values())):
+        _command.warn(
+            f"anp prunes nothing: at every threshold {_command.number(options.drop)} points or more of accuracy go"
+        )
     settings = {"drop": _command.number(options.drop), "threshold": threshold, "channels": by_layer}
     held_back = {"held_back_accuracy": _recognised(pruned, split.held_back) / n}
     return Repair(pruned, settings | _training(options, split) | held_back)

@@ -57,7 +57,9 @@ command goes on from with --resume."""
 def _parser():
     parser = _command.parser("repair", __doc__, EXAMPLES)
     _command.add_model(parser)
-    parser.add_argument("--method", choices=METHODS, default="noise", help="(default: noise)")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--method", choices=METHODS, default="noise", help="(default: noise)")
+    kind.add_argument("--grid", action="store_true", help="many settings at once instead of one --method")
     parser.add_argument(
         "--valid",
         nargs="+",
@@ -93,18 +95,14 @@ def _parser():
         help="adamw: with weight decay 1e-4; sgd: with momentum 0.9 (default: adam; anp and --grid have their own)",
     )
     parser.add_argument("--b0", type=int, metavar="N", help="with iterative: channels that B0 lacks, or a few more")
-    parser.add_argument("--grid", action="store_true", help="many settings at once instead of one --method")
     parser.add_argument(
         "--learning-rates",
         type=float,
         nargs="+",
-        default=[1e-3, 3e-3, 1e-2],
         metavar="R",
         help="of the grid (default: 0.001 0.003 0.01)",
     )
-    parser.add_argument(
-        "--fractions", type=float, nargs="+", default=[0.5, 0.7], metavar="F", help="of the grid (default: 0.5 0.7)"
-    )
+    parser.add_argument("--fractions", type=float, nargs="+", metavar="F", help="of the grid (default: 0.5 0.7)")
     parser.add_argument("--seed", type=_command.seed, default=0, metavar="N", help="of the training (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on from what an interrupted run saved beside --out")
     _command.add_input_scale(parser)
@@ -188,7 +186,16 @@ def _rates(net: "DeepID", test: "ImageSet", poisoned: "Mapping[str, ImageSet]") 
 
 def _checked(options: argparse.Namespace) -> argparse.Namespace:
     if options.grid:
+        unread, instead = ("learning_rate", "channels", "fraction"), "--grid takes --learning-rates and --fractions"
+    else:
+        unread, instead = ("learning_rates", "fractions"), "only --grid takes several"
+    for name in unread:
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')}: {instead}; leave the option out")
+    if options.grid:
         options.method = "grid"
+        options.learning_rates = options.learning_rates or [1e-3, 3e-3, 1e-2]
+        options.fractions = options.fractions or [0.5, 0.7]
         for rate in options.learning_rates:
             if not 0 < rate < 1:
                 raise InputError(f"--learning-rates {rate:g}: expected numbers between 0 and 1")

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int32, Num, PRNGKeyArray
@@ -16,8 +17,9 @@ from jaxdefend.nets.training import losses, mean_and_gradient
 _SEEKING = 32
 _STEPS = 5
 _FIXED_POINT_STEPS = 5
-# On images in 0–1: how far a step goes in search of the perturbation and in the fixed point, and what keeps it small.
-_ASCENT, _MAP_RATE, _WEIGHT = 10.0, 0.1, 0.001
+# On images in 0–1: how far a step goes in search of the perturbation, and C_δ, the largest norm that it may have.
+_ASCENT = 10.0
+RADIUS = 3.0
 
 Perturbation = Float[Array, "55 47 3"]
 
@@ -40,7 +42,8 @@ def hypergradient(
     """Loss of the images, half of them under the worst perturbation δ*(θ), and its whole gradient by θ.
 
     H(δ*(θ), θ) changes with θ by ∂H/∂θ and, as δ* follows θ, by (∂δ*/∂θ)ᵀ ∂H/∂δ. With δ* a fixed point of one step
-    of gradient ascent φ(δ, θ) = δ + r ∂h/∂δ, the second part is r ∂²h/∂θ∂δ v, where v = (∂φ/∂δ)ᵀ v + ∂H/∂δ.
+    of projected gradient ascent φ(δ, θ) = Π(δ + r ∂H/∂δ), the second part is r ∂²H/∂θ∂δ Πᵀ v, where
+    v = (∂φ/∂δ)ᵀ v + ∂H/∂δ. Π, the projection onto ‖δ‖ ≤ C_δ, belongs to it: without, the step expands, and v with it.
     Source: Zeng et al. 2022 (I-BAU), equations 4–6; Grazzi et al. 2020 for the fixed point.
     """
     images = pixels / jnp.float32(255)
@@ -53,34 +56,42 @@ def hypergradient(
         return _losses_under(perturbation, net, images, labels)
 
     _, outer = mean_and_gradient(under, perturbation, *few)
+    _, back_through = jax.vjp(_projected, perturbation + _ASCENT * outer)
 
     def refined(_: Array, vector: Array) -> Array:
+        (back,) = back_through(vector)
+
         def along(perturbation: Perturbation, images: Array, labels: Array) -> Array:
-            return jax.jvp(lambda d: under(d, images, labels), (perturbation,), (vector,))[1]
+            return jax.jvp(lambda d: under(d, images, labels), (perturbation,), (back,))[1]
 
         _, curved = mean_and_gradient(along, perturbation, *few)
-        return vector + _MAP_RATE * (curved - 2 * _WEIGHT * vector) + outer
+        return back + _ASCENT * curved + outer
 
-    vector = lax.fori_loop(0, _FIXED_POINT_STEPS, refined, outer)
+    (back,) = back_through(lax.fori_loop(0, _FIXED_POINT_STEPS, refined, outer))
 
     def mixed(net: DeepID, images: Array, labels: Array) -> Array:
-        return jax.jvp(lambda d: _losses_under(d, net, images, labels), (perturbation,), (vector,))[1]
+        return jax.jvp(lambda d: _losses_under(d, net, images, labels), (perturbation,), (back,))[1]
 
     _, through = mean_and_gradient(mixed, net, *few)
-    return loss, jax.tree.map(lambda direct, through: direct + _MAP_RATE * through, direct, through)
+    return loss, jax.tree.map(lambda direct, through: direct + _ASCENT * through, direct, through)
 
 
 def worst_perturbation(net: DeepID, images: Float[Array, "n 55 47 3"], labels: Int32[Array, " n"]) -> Perturbation:
-    """What, added to every image in 0–1, raises their mean loss most, less `_WEIGHT` times its square."""
+    """What, added to every image in 0–1, raises their mean loss most, as far as its norm is at most `RADIUS`."""
 
     def under(perturbation: Perturbation, images: Array, labels: Array) -> Array:
         return _losses_under(perturbation, net, images, labels)
 
     def ascend(_: Array, perturbation: Array) -> Array:
         _, slope = mean_and_gradient(under, perturbation, images, labels)
-        return perturbation + _ASCENT * (slope - 2 * _WEIGHT * perturbation)
+        return _projected(perturbation + _ASCENT * slope)
 
     return lax.fori_loop(0, _STEPS, ascend, jnp.zeros(images.shape[1:]))
+
+
+def _projected(perturbation: Perturbation) -> Perturbation:
+    """The nearest one whose norm is at most `RADIUS`."""
+    return perturbation * jnp.minimum(1, RADIUS / optax.safe_norm(perturbation, 1e-12))
 
 
 def _losses_under(perturbation: Perturbation, net: DeepID, images: Array, labels: Array) -> Float[Array, " n"]:

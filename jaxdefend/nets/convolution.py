@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 PRECISION = lax.Precision.HIGHEST
 
 
-def _channels(n: int) -> int:
+def _channels_in(n: int) -> int:
     """To how many channels `n` are filled up, with zeros, before a convolution.
 
     Before jax 0.12, XLA's CPU convolution is slow unless they are a multiple of 4. DeepID, 256 images, microseconds of
@@ -20,6 +20,16 @@ def _channels(n: int) -> int:
     """
     on_old_cpu = jax.default_backend() == "cpu" and jax.__version_info__ < (0, 12)
     return -(-n // 4) * 4 if on_old_cpu else n
+
+
+def _channels_out(n: int) -> int:
+    """To how many channels a convolution's `n` results are filled up.
+
+    On a CPU a multiple of 8 is fast, where it adds little: conv_3 with 64 for 60 takes 40 instead of 74 microseconds of
+    one Xeon core an image (jax 0.10; 0.12: 47 instead of 63), conv_1 with 24 for 20 takes 184 instead of 108.
+    """
+    filled = -(-n // 8) * 8
+    return filled if jax.default_backend() == "cpu" and filled <= 1.1 * n else n
 
 
 def training_block(n: int) -> int:
@@ -54,21 +64,28 @@ def convolve_relu_pool(
 
 
 def _convolve(images: Float[Array, "n h w c"], kernel: Float[Array, "a b c k"]) -> Float[Array, "n i j k"]:
-    missing = _channels(kernel.shape[2]) - kernel.shape[2]
-    return lax.conv_general_dilated(
-        jnp.pad(images, ((0, 0), (0, 0), (0, 0), (0, missing))),
-        jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0))),
-        (1, 1),
-        "VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=PRECISION,
-    )
+    return _filled_up(images, kernel)[..., : kernel.shape[3]]
 
 
 def _convolve_relu_pool(
     images: Float[Array, "n h w c"], kernel: Float[Array, "a b c k"], bias: Float[Array, " k"]
 ) -> Float[Array, "n i j k"]:
-    return jax.nn.relu(max_pool(_convolve(images, kernel)) + bias)
+    # What was filled up goes behind the pool: it is a fourth to copy.
+    return jax.nn.relu(max_pool(_filled_up(images, kernel))[..., : len(bias)] + bias)
+
+
+def _filled_up(images: Float[Array, "n h w c"], kernel: Float[Array, "a b c k"]) -> Float[Array, "n i j filled"]:
+    """The convolution, followed by channels of zeros up to `_channels_out`."""
+    inputs, outputs = kernel.shape[2:]
+    more_inputs, more_outputs = _channels_in(inputs) - inputs, _channels_out(outputs) - outputs
+    return lax.conv_general_dilated(
+        jnp.pad(images, ((0, 0), (0, 0), (0, 0), (0, more_inputs))),
+        jnp.pad(kernel, ((0, 0), (0, 0), (0, more_inputs), (0, more_outputs))),
+        (1, 1),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=PRECISION,
+    )
 
 
 # Where derivatives are asked for, a CPU does better with matrices of windows, in blocks of `training_block`.
