@@ -47,6 +47,11 @@ def each(
     return spread(net, *images, *others)
 
 
+def everywhere(arrays: PyTree, n: int) -> PyTree:
+    """The arrays on all the devices that share `n` images, so that no call copies them there again."""
+    return jax.device_put(arrays, NamedSharding(mesh(n), _ALL))
+
+
 def on_devices(
     compute: Callable[..., PyTree[Array]],
     net: PyTree,
@@ -61,7 +66,7 @@ def on_devices(
     for pixels, labels in batches:
         shared = mesh(len(labels))
         if shared is not placed:
-            net, others = jax.device_put((net, others), NamedSharding(shared, _ALL))
+            net, others = everywhere((net, others), len(labels))
             placed = shared
         images = jax.device_put((pixels, labels), NamedSharding(shared, _EACH))
         started = compute(net, *images, *others), labels
