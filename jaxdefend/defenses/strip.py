@@ -17,9 +17,9 @@ from jaxdefend.nets.devices import each, everywhere
 from jaxdefend.nets.inference import Batches, entropy
 
 # Overlays of an image that go through the net together, and after which it is looked whether its verdict is known.
-# On one Zen 5 core 10, 20 and 50 at a time take 179, 179 and 207 µs a pair, where a forward pass takes 364; on a Xeon's
-# 10 and 20 take 178 and 137.
-ROUND = 20
+# On one Zen 5 core 10, 20 and 50 at a time take 179, 179 and 207 µs a pair, where a forward pass takes 364. On two Xeon
+# cores 20 gain a tenth at most over 10, and the early exit takes longer.
+ROUND = 10
 
 # Images of a round that are compiled as one call.
 _GROUP = 32

@@ -109,6 +109,18 @@ def test_two_processes_find_what_one_finds(world, name, arguments):
     assert not list(world.glob(".*"))
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="what cores a process has is known on Linux")
+@pytest.mark.parametrize("chosen", [None, "3"])
+def test_a_command_has_one_device_for_each_core_unless_told_otherwise(world, chosen):
+    unset = {name: value for name, value in ENVIRONMENT.items() if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
+    environment = unset | {"JAX_PLATFORMS": "cpu"} | ({"JAX_NUM_CPU_DEVICES": chosen} if chosen else {})
+    out = f"on_{chosen}"
+    command = [sys.executable, "-m", "jaxdefend.evaluate", "net.h5", "--clean", "clean.h5", "--out", out]
+    subprocess.run(command, check=True, capture_output=True, cwd=world, env=environment)
+    count = json.loads((world / out / "evaluate.json").read_text())["device"]["count"]
+    assert count == int(chosen or min(8, len(os.sched_getaffinity(0))))
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
