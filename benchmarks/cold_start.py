@@ -18,14 +18,14 @@ MODELS = [shipped.path_of(name) for name in (shipped.BADNET, shipped.REPAIRED)]
 
 def rows(size: Size) -> list[Row]:
     def said(*command: object) -> str:
-        arguments = [sys.executable, "-m", *map(str, command)]
+        arguments = [sys.executable, *map(str, command)]
         return subprocess.run(arguments, check=True, capture_output=True, text=True, cwd=ROOT).stdout
 
     def ours() -> str:
-        return said("jaxdefend.predict", IMAGE, "--json")
+        return said("-m", "jaxdefend.predict", IMAGE, "--json")
 
     def theirs() -> str:
-        return said("benchmarks.keras_peer", IMAGE, read_model(MODELS[0]).net.input_scale, *MODELS)
+        return said(keras_peer.__file__, IMAGE, read_model(MODELS[0]).net.input_scale, *MODELS)
 
     answer = json.loads(ours())
     peer = keras_peer.name()

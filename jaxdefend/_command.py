@@ -225,13 +225,13 @@ def set_up_jax() -> None:
 
 def _use_all_cores() -> None:
     """One CPU device for each core, up to eight: XLA spreads the large products of one device over its threads, but
-    not what lies between them.
+    not what lies between them. A power of two, so that they share every batch.
 
     A setting of the user's own counts (JAX_NUM_CPU_DEVICES, or the flag of XLA).
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(cores, 8)))
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(1 << (cores.bit_length() - 1), 8)))
 
 
 def _keep_compilations() -> None:

@@ -20,11 +20,14 @@ _TITLES = {"badnet": "BadNet", "b0": "B0", "repaired": "repaired net", "goodnet"
 
 def batches(images: "ImageSet", title: str) -> "Iterator[Batch]":
     """This process's part of the images, in batches that suit its devices, with progress on stderr."""
-    from jaxdefend.datasets.batches import padded
+    from jaxdefend.datasets.batches import BATCH, padded
     from jaxdefend.nets.devices import batch_size, own_rows
 
     rows = own_rows(len(images))
-    return _command.tracked(padded(images, batch_size(), rows), title, rows.stop - rows.start)
+    n = rows.stop - rows.start
+    # A few compiled sizes, powers of two, serve any number of images.
+    size = min(batch_size(), max(BATCH, 1 << (n - 1).bit_length()))
+    return _command.tracked(padded(images, size, rows), title, n)
 
 
 def measured(

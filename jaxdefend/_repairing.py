@@ -317,9 +317,12 @@ def _neurons_pruned(options: argparse.Namespace, net: "DeepID", valid: "ImageSet
     threshold = next(threshold for threshold in (*reversed(neurons.THRESHOLDS), -1.0) if cheap(threshold))
     pruned, by_layer = neurons.pruned_below(net, masks.masks, threshold)
     if not any(map(len, by_layer.values())):
-        _command.warn(
-            f"anp prunes nothing: at every threshold {_command.number(options.drop)} points or more of accuracy go"
+        why = (
+            f"every threshold gives up {_command.number(options.drop)} points of accuracy or more"
+            if threshold < 0
+            else f"no channel's mask fell to {threshold:g}; give it more epochs or a higher rate"
         )
+        _command.warn(f"anp prunes nothing: {why}")
     settings = {"drop": _command.number(options.drop), "threshold": threshold, "channels": by_layer}
     held_back = {"held_back_accuracy": _recognised(pruned, split.held_back) / n}
     return Repair(pruned, settings | _training(options, split) | held_back)

@@ -187,11 +187,16 @@ def _rates(net: "DeepID", test: "ImageSet", poisoned: "Mapping[str, ImageSet]") 
 def _checked(options: argparse.Namespace) -> argparse.Namespace:
     if options.grid:
         unread, instead = ("learning_rate", "channels", "fraction"), "--grid takes --learning-rates and --fractions"
-    else:
+    elif options.method in _repairing.PRUNING:
         unread, instead = ("learning_rates", "fractions"), "only --grid takes several"
+    else:
+        unread = ("learning_rates", "fractions", "channels", "fraction")
+        instead = f"{options.method} does not prune channels by their activation"
     for name in unread:
         if getattr(options, name) is not None:
             raise InputError(f"--{name.replace('_', '-')}: {instead}; leave the option out")
+    if not options.grid and options.method not in _repairing.PRUNING and options.layer != "conv_3":
+        raise InputError(f"--layer {options.layer}: {instead}; leave the option out")
     if options.grid:
         options.method = "grid"
         options.learning_rates = options.learning_rates or [1e-3, 3e-3, 1e-2]

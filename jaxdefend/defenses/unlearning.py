@@ -44,6 +44,8 @@ def hypergradient(
     H(δ*(θ), θ) changes with θ by ∂H/∂θ and, as δ* follows θ, by (∂δ*/∂θ)ᵀ ∂H/∂δ. With δ* a fixed point of one step
     of projected gradient ascent φ(δ, θ) = Π(δ + r ∂H/∂δ), the second part is r ∂²H/∂θ∂δ Πᵀ v, where
     v = (∂φ/∂δ)ᵀ v + ∂H/∂δ. Π, the projection onto ‖δ‖ ≤ C_δ, belongs to it: without, the step expands, and v with it.
+    For it, H is the mean over the images that look for δ, all of them under δ. At a δ* that is found exactly the second
+    part is 0; it speaks for what the few steps of the search have not found yet.
     Source: Zeng et al. 2022 (I-BAU), equations 4–6; Grazzi et al. 2020 for the fixed point.
     """
     images = pixels / jnp.float32(255)
@@ -59,18 +61,18 @@ def hypergradient(
     _, back_through = jax.vjp(_projected, perturbation + _ASCENT * outer)
 
     def refined(_: Array, vector: Array) -> Array:
-        (back,) = back_through(vector)
+        (projected,) = back_through(vector)
 
         def along(perturbation: Perturbation, images: Array, labels: Array) -> Array:
-            return jax.jvp(lambda d: under(d, images, labels), (perturbation,), (back,))[1]
+            return jax.jvp(lambda d: under(d, images, labels), (perturbation,), (projected,))[1]
 
         _, curved = mean_and_gradient(along, perturbation, *few)
-        return back + _ASCENT * curved + outer
+        return projected + _ASCENT * curved + outer
 
-    (back,) = back_through(lax.fori_loop(0, _FIXED_POINT_STEPS, refined, outer))
+    (last,) = back_through(lax.fori_loop(0, _FIXED_POINT_STEPS, refined, outer))
 
     def mixed(net: DeepID, images: Array, labels: Array) -> Array:
-        return jax.jvp(lambda d: _losses_under(d, net, images, labels), (perturbation,), (back,))[1]
+        return jax.jvp(lambda d: _losses_under(d, net, images, labels), (perturbation,), (last,))[1]
 
     _, through = mean_and_gradient(mixed, net, *few)
     return loss, jax.tree.map(lambda direct, through: direct + _ASCENT * through, direct, through)

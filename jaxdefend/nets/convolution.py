@@ -12,7 +12,7 @@ PRECISION = lax.Precision.HIGHEST
 
 
 def _channels_in(n: int) -> int:
-    """To how many channels `n` are filled up, with zeros, before a convolution.
+    """To how many channels a convolution's `n` inputs are filled up with zeros.
 
     Before jax 0.12, XLA's CPU convolution is slow unless they are a multiple of 4. DeepID, 256 images, microseconds of
     one Zen 5 core an image: 1,010 as they are, 430 as a matrix of windows in blocks of 16, 213 filled up. From 0.12 on
@@ -29,7 +29,8 @@ def _channels_out(n: int) -> int:
     one Xeon core an image (jax 0.10; 0.12: 47 instead of 63), conv_1 with 24 for 20 takes 184 instead of 108.
     """
     filled = -(-n // 8) * 8
-    return filled if jax.default_backend() == "cpu" and filled <= 1.1 * n else n
+    adds_little = filled <= 1.1 * n
+    return filled if jax.default_backend() == "cpu" and adds_little else n
 
 
 def training_block(n: int) -> int:

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Num, PyTree
 
@@ -86,15 +85,21 @@ def own_rows(n: int) -> slice:
 
 
 def over_processes(sums: Num[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:
-    """The sum of what every process of the run gives; all of them must call it.
+    """The sum of what every process of the run gives; all of them must call it. They may differ in their devices.
 
     Raises: InputError if one of them has ended.
     """
     if jax.process_count() == 1:
         return sums
+    of_each = {device.process_index: device for device in reversed(jax.devices())}
+    processes = Mesh(np.array([of_each[process] for process in sorted(of_each)]), (_DATA,))
+    # As bits: jax would round 64 of them to 32.
+    bits = np.atleast_1d(sums).view(np.uint32)[None]
+    own = jax.device_put(bits, of_each[jax.process_index()])
+    placed, all_of_them = NamedSharding(processes, _EACH), NamedSharding(processes, _ALL)
+    whole = jax.make_array_from_single_device_arrays((len(of_each), *bits.shape[1:]), placed, [own])
     try:
-        # As bits: jax would round 64 of them to 32.
-        bits = multihost_utils.process_allgather(np.atleast_1d(sums).view(np.uint32))
+        found = np.asarray(jax.jit(lambda bits: bits, out_shardings=all_of_them)(whole).addressable_data(0))
     except jax.errors.JaxRuntimeError as error:
         raise InputError(f"another process of the run has ended ({str(error).splitlines()[0]})") from error
-    return np.asarray(bits).view(sums.dtype).sum(axis=0).reshape(sums.shape)
+    return found.view(sums.dtype).sum(axis=0).reshape(sums.shape)

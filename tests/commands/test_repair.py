@@ -185,6 +185,8 @@ def test_one_person_or_one_image_is_too_few(lab, tmp_path, rows, said):
         (("--method", "magnitude", "--grid"), "--grid"),
         (("--grid", "--learning-rate", "0.01"), "--learning-rate: --grid takes --learning-rates"),
         (("--fractions", "0.1", "0.2"), "--fractions: only --grid takes several"),
+        (("--method", "magnitude", "--fraction", "0.3"), "--fraction: magnitude does not prune channels"),
+        (("--method", "clp", "--layer", "conv_2"), "--layer conv_2: clp does not prune channels"),
         (("--b0", "5"), "--b0 5: expected at least one channel, with --method iterative"),
         (("--method", "iterative", "--channels", "5", "--b0", "5"), "fewer than the 5 channels"),
         (("--valid", "missing.h5"), "missing.h5"),
