@@ -67,6 +67,10 @@ def _measure(most: int, repeats: int) -> dict:
         return perf_counter() - start, curve
 
     def peak() -> float:
+        # Linux hands the maximum of getrusage down from the process that started this one.
+        status = Path("/proc/self/status")
+        if status.exists():
+            return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
 
     passed(1)

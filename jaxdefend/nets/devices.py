@@ -20,8 +20,9 @@ _ALL = PartitionSpec()
 
 
 def batch_size() -> int:
-    """Images that go to the devices together: enough to keep all of them busy."""
-    return (256 if jax.default_backend() == "cpu" else 2048) * jax.local_device_count()
+    """Images that go to the devices together: enough to keep all of them busy; on a CPU they share its memory."""
+    devices = jax.local_device_count()
+    return min(256 * devices, 512) if jax.default_backend() == "cpu" else 2048 * devices
 
 
 @lru_cache

@@ -21,12 +21,11 @@ import jax, numpy as np
 from helpers import random_net, random_pixels
 from jaxdefend.datasets.batches import ArrayImages, padded
 from jaxdefend.defenses import pruning
-from jaxdefend.nets.devices import batch_size
 from jaxdefend.nets.inference import measured_input_scale, predictions
 
 assert jax.local_device_count() == int(sys.argv[1]), jax.local_devices()
 net, images = random_net(), ArrayImages(random_pixels({N}), np.arange({N}) % 11)
-results = [batch_size() // jax.local_device_count(), measured_input_scale(net, padded(images, 16)).correct]
+results = [measured_input_scale(net, padded(images, 16)).correct]
 for size in (1, 16):
     results.append(predictions(net, padded(images, size))[0].tolist())
 means = pruning.mean_activations(net, padded(images, 16), "conv_3")
