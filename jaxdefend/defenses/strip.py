@@ -123,7 +123,10 @@ def _rounds(overlays: int) -> list[slice]:
 def _drawn(
     net: DeepID, batches: Batches, pool: Overlays, key: PRNGKeyArray, overlays: int, blend: Blend
 ) -> Iterator[tuple[Float[Array, "b ..."], Int[np.ndarray, "n o"]]]:
-    """Of each batch: what is computed once of its images, and the places in the pool of those that are no padding."""
+    """Of up to `_KEPT` images at a time: what is computed once of them, and the places in the pool of what they draw.
+
+    Padding draws nothing.
+    """
     if overlays < 1:
         raise InputError(f"{overlays} overlays an image; expected at least one")
     net, first = jax.device_put(net), 0
