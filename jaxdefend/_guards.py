@@ -67,7 +67,8 @@ def measures(detection: Detection, batches: "Callable[[str], Batches]") -> "Meas
     from jaxdefend.defenses.detectors import PARTS
 
     net, settings = detection.net, detection.settings
-    mask_key, overlay_key = jax.random.split(jax.random.key(settings.seed))
+    # In one piece: each of these operations alone would be compiled alone.
+    mask_key, overlay_key = jax.jit(lambda: tuple(jax.random.split(jax.random.key(settings.seed))))()
     found = {}
     if {"masks", "both"} & set(detection.names):
         masks = mask_entropy.random_masks(mask_key, settings.masks, settings.keep)

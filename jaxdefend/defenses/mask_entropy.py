@@ -1,5 +1,6 @@
 """Entropy under random channel masks: a backdoored image keeps its label when most of the channels are gone."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -33,6 +34,11 @@ def random_masks(key: PRNGKeyArray, masks: int = 100, keep: float = 0.4) -> Floa
         raise InputError(f"{masks} masks; expected at least one")
     if not 0 < keep < 1:
         raise InputError(f"channels kept with probability {keep:g}; expected one above 0 and below 1")
+    return _random_masks(key, masks, keep)
+
+
+@partial(jax.jit, static_argnames=("masks", "keep"))
+def _random_masks(key: PRNGKeyArray, masks: int, keep: float) -> Float[Array, "m 60"]:
     return jax.random.bernoulli(key, keep, (masks, CHANNELS)).astype(jnp.float32)
 
 
