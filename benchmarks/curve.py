@@ -32,7 +32,7 @@ CHECKED = (0, 40, 58)
 
 def rows(size: Size) -> list[Row]:
     net = read_model(shipped.path_of(shipped.BADNET)).net
-    sets = [ArrayImages(*clean_faces(size.images)), ArrayImages(*poisoned_faces(size.images))]
+    sets = [ArrayImages(*make(size.curve_images)) for make in (clean_faces, poisoned_faces)]
     n = sum(map(len, sets))
     means = pruning.mean_activations(net, padded(sets[0], batch_size()), "conv_3")
     order = pruning.ascending(means)
@@ -77,7 +77,7 @@ def rows(size: Size) -> list[Row]:
         return [Row("curve", times, f"Keras, {keras_peer.INSTALL}", least_ratio=61), *own]
 
     model, scale = keras_peer.load(shipped.path_of(shipped.BADNET)), net.input_scale
-    batches = [batch for batch in keras_peer.BATCH_SIZES if batch <= size.images]
+    batches = [batch for batch in keras_peer.BATCH_SIZES if batch <= size.curve_images]
 
     def predicted(batch: int) -> list[np.ndarray]:
         return [keras_peer.labels(model, images.pixels, scale, batch) for images in sets]

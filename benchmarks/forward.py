@@ -60,10 +60,10 @@ def rows(size: Size) -> list[Row]:
 
     def their_one() -> None:
         for _ in range(ONE_IMAGE_CALLS):
-            np.asarray(model(keras_peer.as_input(one, scale))).argmax()
+            np.asarray(model([keras_peer.as_input(one, scale)])).argmax()
 
     their_one()
-    same_one = np.asarray(model(keras_peer.as_input(one, scale))).argmax() == found[0]
+    same_one = np.asarray(model([keras_peer.as_input(one, scale)])).argmax() == found[0]
     one_times, their_one_times = interleaved(size.repeats, our_one, their_one)
     peer = keras_peer.name()
     return [

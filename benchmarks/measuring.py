@@ -15,16 +15,18 @@ Times = list[float]
 
 
 class Size(NamedTuple):
-    """How much is measured: images of each set, repeats, images of the longest pass, images under STRIP."""
+    """How much is measured: images of the forward pass, images of each set of the curve, repeats, images of the longest
+    pass, images under STRIP."""
 
     images: int
+    curve_images: int
     repeats: int
     most_images: int
     strip_images: int
 
 
-FULL = Size(images=4096, repeats=7, most_images=100_000, strip_images=256)
-QUICK = Size(images=1024, repeats=2, most_images=4_000, strip_images=32)
+FULL = Size(images=4096, curve_images=4096, repeats=7, most_images=100_000, strip_images=256)
+QUICK = Size(images=1024, curve_images=512, repeats=2, most_images=4_000, strip_images=32)
 
 
 @dataclass(frozen=True)
