@@ -77,7 +77,7 @@ def rows(size: Size) -> list[Row]:
         return [Row("curve", times, f"Keras, {keras_peer.INSTALL}", least_ratio=61), *own]
 
     model, scale = keras_peer.load(shipped.path_of(shipped.BADNET)), net.input_scale
-    batches = [batch for batch in keras_peer.BATCH_SIZES if batch <= size.curve_images]
+    batches = [batch for batch in keras_peer.BATCH_SIZES if batch <= n]
 
     def predicted(batch: int) -> list[np.ndarray]:
         return [keras_peer.labels(model, images.pixels, scale, batch) for images in sets]

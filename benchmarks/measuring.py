@@ -15,8 +15,8 @@ Times = list[float]
 
 
 class Size(NamedTuple):
-    """How much is measured: images of the forward pass, images of each set of the curve, repeats, images of the longest
-    pass, images under STRIP."""
+    """How much is measured: images (half of them in the grid), images of each set of the curve, repeats, images of the
+    longest pass, images under STRIP."""
 
     images: int
     curve_images: int

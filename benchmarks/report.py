@@ -83,7 +83,7 @@ def _machine() -> dict:
     return {
         "system": platform.platform(),
         "processor": models[0] if models else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": _command.cores(),
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
     }
 

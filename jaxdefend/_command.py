@@ -196,8 +196,6 @@ def results_folder(folder: Path) -> Iterator[Path]:
 def run(command: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None = None) -> int:
     """Exit status of the command: 0, or 2 after one line on stderr that says what was wrong."""
     sys.unraisablehook = _interrupt_again
-    # Imports make a million objects that stay: looking through them again and again takes a tenth of the start.
-    gc.set_threshold(50_000)
     set_up_jax()
     try:
         command(arguments)
@@ -224,6 +222,8 @@ def set_up_jax() -> None:
         return
     _use_all_cores()
     _keep_compilations()
+    # Imports make a million objects that stay: looking through them at every 700th takes a tenth of the start.
+    gc.set_threshold(50_000)
 
 
 def _use_all_cores() -> None:
@@ -233,8 +233,17 @@ def _use_all_cores() -> None:
     A setting of the user's own counts (JAX_NUM_CPU_DEVICES, or the flag of XLA).
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(1 << (cores.bit_length() - 1), 8)))
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(1 << (cores().bit_length() - 1), 8)))
+
+
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """How many this process may use: those it is bound to, and no more than its container's quota (cgroup v2)."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        # "200000 100000" is two cores, "max 100000" all of them.
+        time, period = quota.read_text().split()
+        return max(1, min(bound, int(time) // int(period)))
+    return bound
 
 
 def _keep_compilations() -> None:

@@ -61,14 +61,11 @@ def measures(detection: Detection, batches: "Callable[[str], Batches]") -> "Meas
     Args:
         batches: gives all images anew; called with the name of the detector that reads them.
     """
-    import jax
-
     from jaxdefend.defenses import goodnet, mask_entropy, strip
-    from jaxdefend.defenses.detectors import PARTS
+    from jaxdefend.defenses.detectors import PARTS, keys
 
     net, settings = detection.net, detection.settings
-    # In one piece: each of these operations alone would be compiled alone.
-    mask_key, overlay_key = jax.jit(lambda: tuple(jax.random.split(jax.random.key(settings.seed))))()
+    mask_key, overlay_key = keys(settings.seed)
     found = {}
     if {"masks", "both"} & set(detection.names):
         masks = mask_entropy.random_masks(mask_key, settings.masks, settings.keep)

@@ -1,10 +1,12 @@
 """The detectors as scores, higher meaning backdoored, and those made of two measures."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PRNGKeyArray
 
 from jaxdefend.defenses.mask_entropy import OFFSET
 from jaxdefend.defenses.strip import Blend
@@ -37,6 +39,13 @@ class Fit(NamedTuple):
 
     mean: float
     std: float
+
+
+@partial(jax.jit, static_argnums=0)
+def keys(seed: int) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+    """Of the masks and of the overlays. In one piece, since each of the operations alone would be compiled alone."""
+    masks, overlays = jax.random.split(jax.random.key(seed))
+    return masks, overlays
 
 
 def level(name: str, values: Scores) -> Scores:

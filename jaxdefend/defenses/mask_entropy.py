@@ -37,8 +37,8 @@ def random_masks(key: PRNGKeyArray, masks: int = 100, keep: float = 0.4) -> Floa
     return _random_masks(key, masks, keep)
 
 
-@partial(jax.jit, static_argnames=("masks", "keep"))
-def _random_masks(key: PRNGKeyArray, masks: int, keep: float) -> Float[Array, "m 60"]:
+@partial(jax.jit, static_argnames="masks")
+def _random_masks(key: PRNGKeyArray, masks: int, keep: float | Float[Array, ""]) -> Float[Array, "m 60"]:
     return jax.random.bernoulli(key, keep, (masks, CHANNELS)).astype(jnp.float32)
 
 

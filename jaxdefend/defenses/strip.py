@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32, Num, PRNGKeyArray
 
 from jaxdefend import InputError
 from jaxdefend.nets.convolution import convolve, convolve_relu_pool
-from jaxdefend.nets.deepid import DeepID, Pixels, activations, kernel_and_bias, logits, scaled
+from jaxdefend.nets.deepid import DeepID, Pixels, kernel_and_bias, logits, scaled
 from jaxdefend.nets.devices import each, everywhere
 from jaxdefend.nets.inference import Batches, entropy
 
@@ -201,28 +201,26 @@ def _entropy_sums(
         prepared: Float[Array, "b ..."],
         pool: Float[Array, "p ..."],
     ) -> Float[Array, " m"]:
-        """Up to pool_3 one image after another keeps a CPU's cache; other devices take all at once."""
+        """One image after another keeps a CPU's cache; other devices take all at once."""
         at_once = None if jax.default_backend() == "cpu" else len(rows)
-        of_one = partial(_superimposed, net, prepared, pool, saturating)
-        pooled = lax.map(lambda at: of_one(*at), (rows, drawn), batch_size=at_once)
-        return entropy(logits(net, {"pool_3": pooled.reshape(-1, *pooled.shape[2:])})).reshape(drawn.shape).sum(axis=1)
+        of_one = partial(_entropy_sum, net, prepared, pool, saturating)
+        return lax.map(lambda at: of_one(*at), (rows, drawn), batch_size=at_once)
 
     return each(of_part, net, (rows, drawn), prepared, pool)
 
 
-def _superimposed(
+def _entropy_sum(
     net: DeepID,
     prepared: Float[Array, "b ..."],
     pool: Float[Array, "p ..."],
     saturating: bool,
     row: Int[Array, ""],
     places: Int[Array, " r"],
-) -> Float[Array, "r 5 4 60"]:
-    """pool_3 of one image under overlays."""
+) -> Float[Array, ""]:
     kernel, bias = kernel_and_bias(net, "conv_1")
     total = prepared[row] + pool[places]
     if saturating:
         pooled = convolve_relu_pool(scaled(jnp.minimum(total, 255), net.input_scale), kernel, bias)
     else:
         pooled = jax.nn.relu(total.max(axis=1) + bias)
-    return activations(net, {"pool_1": pooled}, ("pool_3",))["pool_3"]
+    return entropy(logits(net, {"pool_1": pooled})).sum()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import ENVIRONMENT, random_net, random_pixels, refused, write_official
 
+from jaxdefend import _command
 from jaxdefend.nets.keras_files import write_model
 
 N = 37
@@ -118,8 +119,18 @@ def test_a_command_has_one_device_for_each_core_unless_told_otherwise(world, cho
     command = [sys.executable, "-m", "jaxdefend.evaluate", "net.h5", "--clean", "clean.h5", "--out", out]
     subprocess.run(command, check=True, capture_output=True, cwd=world, env=environment)
     count = json.loads((world / out / "evaluate.json").read_text())["device"]["count"]
-    cores = len(os.sched_getaffinity(0))
-    assert count == int(chosen or max(devices for devices in (1, 2, 4, 8) if devices <= cores))
+    assert count == int(chosen or max(devices for devices in (1, 2, 4, 8) if devices <= _command.cores()))
+    assert chosen or count <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("quota", "most"),
+    [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), ("", None), ("90000000 100000", None)],
+)
+def test_a_container_s_share_of_cpu_time_counts_as_cores(tmp_path, quota, most):
+    (tmp_path / "cpu.max").write_text(quota)
+    bound = _command.cores(tmp_path / "none")
+    assert _command.cores(tmp_path / "cpu.max") == (most or bound)
 
 
 @pytest.mark.parametrize(
