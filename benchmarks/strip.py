@@ -26,7 +26,7 @@ def rows(size: Size) -> list[Row]:
     path = shipped.path_of(shipped.BADNET)
     net, key = read_model(path).net, jax.random.key(0)
     pixels, _ = clean_faces(max(128, size.strip_images) + 512)
-    images, pool = ArrayImages(pixels[: size.strip_images]), strip.overlay_pool(net, pixels[-512:], PLAIN_SUM)
+    images, pool = ArrayImages(pixels[: size.strip_images]), strip.overlay_pool(pixels[-512:])
 
     def entropies() -> np.ndarray:
         return strip.entropies(net, padded(images, len(images)), pool, key, OVERLAYS)
@@ -73,7 +73,7 @@ def rows(size: Size) -> list[Row]:
 def _loop(net, path, images: ArrayImages, pool: strip.Overlays, key) -> Callable[[], np.ndarray]:
     """The published scripts' loop, with the overlays that jaxdefend draws."""
     model = keras_peer.load(path)
-    places = [drawn for _, drawn in strip._drawn(net, padded(images, len(images)), pool, key, OVERLAYS, PLAIN_SUM)]
+    places = [drawn for _, drawn in strip._drawn(padded(images, len(images)), pool, key, OVERLAYS)]
 
     def entropy(image: np.ndarray, drawn: np.ndarray) -> float:
         shown = strip.superimpositions(image, pool.pixels[drawn], PLAIN_SUM)

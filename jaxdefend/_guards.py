@@ -76,7 +76,7 @@ def measures(detection: Detection, batches: "Callable[[str], Batches]") -> "Meas
         found |= zip(PARTS["persistence"], under, strict=True)
     if {"strip", "both"} & set(detection.names):
         assert detection.pool is not None
-        pool = strip.overlay_pool(net, detection.pool, settings.blend)
+        pool = strip.overlay_pool(detection.pool)
         found["strip"] = strip.entropies(net, batches("strip"), pool, overlay_key, settings.overlays, settings.blend)
     if "goodnet" in detection.names:
         assert detection.repaired is not None

@@ -8,21 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Int32, Num, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Int32, Num, PRNGKeyArray, UInt8
 
 from jaxdefend import InputError
-from jaxdefend.nets.convolution import convolve, convolve_relu_pool
-from jaxdefend.nets.deepid import DeepID, Pixels, kernel_and_bias, logits, scaled
+from jaxdefend.nets.deepid import DeepID, features
 from jaxdefend.nets.devices import each, everywhere
 from jaxdefend.nets.inference import Batches, entropy
 
 # Overlays of an image that go through the net together, and after which it is looked whether its verdict is known.
-# On two Xeon cores 20 in groups of 16 take 8 % less time a pair than 10 in groups of 32, the early exit no more.
-ROUND = 20
+# A multiple of 16, which a CPU computes side by side.
+ROUND = 32
 
-# Images of a round that are compiled as one call, and images whose conv_1 is kept: 47 MB on every device.
+# Images of a round that go to the devices together.
 _GROUP = 16
-_KEPT = 256
 
 
 class Blend(NamedTuple):
@@ -37,22 +35,22 @@ class Blend(NamedTuple):
 
 
 class Overlays(NamedTuple):
-    """A pool of clean images to draw overlays from, and what is computed of each of them once."""
+    """A pool of clean images to draw overlays from, where each is found, and the same images on the devices."""
 
-    pixels: Num[np.ndarray, "p 55 47 3"]
-    prepared: Float[Array, "p ..."]
+    pixels: UInt8[np.ndarray, "p 55 47 3"]
     places: dict[bytes, int]
+    placed: UInt8[Array, "p 55 47 3"]
 
 
-def overlay_pool(net: DeepID, pixels: Num[np.ndarray, "p 55 47 3"], blend: Blend) -> Overlays:
+def overlay_pool(pixels: Num[np.ndarray, "p 55 47 3"]) -> Overlays:
     """The pool, each image once. Raises: InputError if fewer than two different images are left."""
     pixels = np.rint(pixels).astype(np.uint8)
     first = {image.tobytes(): row for row, image in reversed(list(enumerate(pixels)))}
     pixels = pixels[sorted(first.values())]
     if len(pixels) < 2:
         raise InputError(f"the overlay pool holds {len(pixels)} different images; expected two or more, clean ones")
-    prepared = everywhere(_prepared(net, pixels, weight=blend.overlay, saturating=blend.saturating), _GROUP)
-    return Overlays(pixels, prepared, {image.tobytes(): place for place, image in enumerate(pixels)})
+    places = {image.tobytes(): place for place, image in enumerate(pixels)}
+    return Overlays(pixels, places, everywhere(pixels, _GROUP))
 
 
 def entropies(
@@ -65,8 +63,7 @@ def entropies(
 ) -> Float[np.ndarray, " n"]:
     """Entropy of the predictions for an image under overlays, in bits, mean over the overlays.
 
-    conv_1 is linear: it runs once for each image and once for each overlay, not for every pair. An image that is in
-    the pool itself is never its own overlay.
+    An image that is in the pool itself is never its own overlay.
 
     Args:
         batches: the images; the n-th one draws its overlays by `key` and n, whatever the size of the batches.
@@ -75,10 +72,10 @@ def entropies(
     Source: Gao et al. 2019 (STRIP), section "Entropy": H = (1/N) Σ Hₙ, Hₙ = −Σ yᵢ log₂ yᵢ.
     """
     shared, results = everywhere(net, _GROUP), []
-    for prepared, drawn in _drawn(net, batches, pool, key, overlays, blend):
-        total = np.zeros(len(drawn), np.float32)
+    for images, drawn in _drawn(batches, pool, key, overlays):
+        total = np.zeros(len(images), np.float32)
         for columns in _rounds(overlays):
-            total += _round_sums(shared, prepared, drawn[:, columns], np.arange(len(drawn)), pool, blend)
+            total += _round_sums(shared, images, drawn[:, columns], pool, blend)
         results.append(total / np.float32(overlays))
     return np.concatenate(results)
 
@@ -97,11 +94,11 @@ def rejected(
     No entropy is negative: once the sum over some overlays reaches `overlays` × `threshold`, so does the sum over all.
     """
     shared, results = everywhere(net, _GROUP), []
-    for prepared, drawn in _drawn(net, batches, pool, key, overlays, blend):
-        total = np.zeros(len(drawn), np.float32)
-        undecided = np.arange(len(drawn))
+    for images, drawn in _drawn(batches, pool, key, overlays):
+        total = np.zeros(len(images), np.float32)
+        undecided = np.arange(len(images))
         for columns in _rounds(overlays):
-            total[undecided] += _round_sums(shared, prepared, drawn[:, columns], undecided, pool, blend)
+            total[undecided] += _round_sums(shared, images[undecided], drawn[undecided, columns], pool, blend)
             undecided = undecided[total[undecided] / np.float32(overlays) < threshold]
         results.append(total / np.float32(overlays) < threshold)
     return np.concatenate(results)
@@ -120,26 +117,19 @@ def _rounds(overlays: int) -> list[slice]:
 
 
 def _drawn(
-    net: DeepID, batches: Batches, pool: Overlays, key: PRNGKeyArray, overlays: int, blend: Blend
-) -> Iterator[tuple[Float[Array, "b ..."], Int[np.ndarray, "n o"]]]:
-    """Of up to `_KEPT` images at a time: what is computed once of them, and the places in the pool of what they draw.
-
-    Padding draws nothing.
-    """
+    batches: Batches, pool: Overlays, key: PRNGKeyArray, overlays: int
+) -> Iterator[tuple[Num[np.ndarray, "n 55 47 3"], Int[np.ndarray, "n o"]]]:
+    """The images of each batch without its padding, and the places in the pool of what they draw."""
     if overlays < 1:
         raise InputError(f"{overlays} overlays an image; expected at least one")
-    net, first = jax.device_put(net), 0
+    first = 0
     for pixels, labels in batches:
-        for start in range(0, len(pixels), _KEPT):
-            part = pixels[start : start + _KEPT]
-            n = int((labels[start : start + _KEPT] >= 0).sum())
-            if n:
-                own = [pool.places.get(image.tobytes(), -1) for image in np.rint(part).astype(np.uint8)]
-                drawn = _draw(key, first + np.arange(len(part)), np.asarray(own), len(pool.pixels), overlays)
-                # Once, on one device, and then copied to all.
-                prepared = _prepared(net, part, weight=blend.image, saturating=blend.saturating)
-                yield everywhere(prepared, _GROUP), np.asarray(drawn)[:n]
-                first += n
+        n = int((labels >= 0).sum())
+        if n:
+            own = [pool.places.get(image.tobytes(), -1) for image in np.rint(pixels).astype(np.uint8)]
+            drawn = _draw(key, first + np.arange(len(pixels)), np.asarray(own), len(pool.pixels), overlays)
+            yield pixels[:n], np.asarray(drawn)[:n]
+            first += n
 
 
 @partial(jax.jit, static_argnames=("size", "overlays"))
@@ -155,72 +145,38 @@ def _draw(
 
 def _round_sums(
     net: DeepID,
-    prepared: Float[Array, "b ..."],
+    images: Num[np.ndarray, "n 55 47 3"],
     drawn: Int[np.ndarray, "n r"],
-    rows: Int[np.ndarray, " m"],
     pool: Overlays,
     blend: Blend,
-) -> Float[np.ndarray, " m"]:
-    """Sums of the entropies of the images `rows` under the overlays `drawn`, in groups of one size."""
-    groups = [np.resize(rows[start : start + _GROUP], _GROUP) for start in range(0, len(rows), _GROUP)]
-    sums = [
-        _entropy_sums(net, prepared, group, pool.prepared, drawn[group], saturating=blend.saturating)
-        for group in groups
-    ]
-    return np.concatenate([np.zeros(0, np.float32), *jax.device_get(sums)])[: len(rows)]
+) -> Float[np.ndarray, " n"]:
+    """Sums of the entropies of the images under the overlays `drawn`, in groups of one size."""
+    n = len(images)
+    groups = [np.resize(np.arange(start, min(start + _GROUP, n)), _GROUP) for start in range(0, n, _GROUP)]
+    sums = [_entropy_sums(net, images[group], drawn[group], pool.placed, blend=blend) for group in groups]
+    return np.concatenate([np.zeros(0, np.float32), *jax.device_get(sums)])[:n]
 
 
-@partial(jax.jit, static_argnames=("weight", "saturating"))
-def _prepared(net: DeepID, pixels: Pixels, weight: float, saturating: bool) -> Float[Array, "n ..."]:
-    """conv_1 of the weighted images, without its bias; where sums saturate, the pixels themselves.
-
-    The four outputs under each pool square are laid apart, (n, 4, 26, 22, 20): pooling is then a plain maximum.
-    """
-    if saturating:
-        return jnp.asarray(pixels, jnp.float32)
-    kernel, bias = kernel_and_bias(net, "conv_1")
-    responses = convolve(weight * scaled(pixels, net.input_scale), kernel, jnp.zeros_like(bias))
-    n, rows, columns, channels = responses.shape
-    squares = responses.reshape(n, rows // 2, 2, columns // 2, 2, channels)
-    return squares.transpose(0, 2, 4, 1, 3, 5).reshape(n, 4, rows // 2, columns // 2, channels)
-
-
-@partial(jax.jit, static_argnames="saturating")
+@partial(jax.jit, static_argnames="blend")
 def _entropy_sums(
     net: DeepID,
-    prepared: Float[Array, "b ..."],
-    rows: Int[Array, " m"],
-    pool: Float[Array, "p ..."],
+    images: Num[Array, "m 55 47 3"],
     drawn: Int[Array, "m r"],
-    saturating: bool,
+    pool: UInt8[Array, "p 55 47 3"],
+    blend: Blend,
 ) -> Float[Array, " m"]:
     def of_part(
-        net: DeepID,
-        rows: Int[Array, " m"],
-        drawn: Int[Array, "m r"],
-        prepared: Float[Array, "b ..."],
-        pool: Float[Array, "p ..."],
+        net: DeepID, images: Num[Array, "m 55 47 3"], drawn: Int[Array, "m r"], pool: UInt8[Array, "p 55 47 3"]
     ) -> Float[Array, " m"]:
         """One image after another keeps a CPU's cache; other devices take all at once."""
-        at_once = None if jax.default_backend() == "cpu" else len(rows)
-        of_one = partial(_entropy_sum, net, prepared, pool, saturating)
-        return lax.map(lambda at: of_one(*at), (rows, drawn), batch_size=at_once)
+        at_once = None if jax.default_backend() == "cpu" else len(images)
+        return lax.map(lambda of: _entropy_sum(net, of[0], pool[of[1]], blend), (images, drawn), batch_size=at_once)
 
-    return each(of_part, net, (rows, drawn), prepared, pool)
+    return each(of_part, net, (images, drawn), pool)
 
 
 def _entropy_sum(
-    net: DeepID,
-    prepared: Float[Array, "b ..."],
-    pool: Float[Array, "p ..."],
-    saturating: bool,
-    row: Int[Array, ""],
-    places: Int[Array, " r"],
+    net: DeepID, image: Num[Array, "55 47 3"], overlays: UInt8[Array, "r 55 47 3"], blend: Blend
 ) -> Float[Array, ""]:
-    kernel, bias = kernel_and_bias(net, "conv_1")
-    total = prepared[row] + pool[places]
-    if saturating:
-        pooled = convolve_relu_pool(scaled(jnp.minimum(total, 255), net.input_scale), kernel, bias)
-    else:
-        pooled = jax.nn.relu(total.max(axis=1) + bias)
-    return entropy(logits(net, {"pool_1": pooled})).sum()
+    shown = blend.image * image.astype(jnp.float32) + blend.overlay * overlays.astype(jnp.float32)
+    return entropy(features(net, jnp.minimum(shown, 255) if blend.saturating else shown, ("logits",))["logits"]).sum()

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int32, Num
 
+from jaxdefend.nets.convolution import apart
 from jaxdefend.nets.deepid import INPUT_SCALES, DeepID, InputScale, features, with_input_scale
 from jaxdefend.nets.devices import each, on_devices, over_processes
 from jaxdefend.results.rates import interval
@@ -25,13 +26,15 @@ _CONVINCING_ACCURACY = 0.5
 
 
 def largest(logits: Float[Array, "n k"]) -> Int32[Array, " n"]:
-    """`argmax(logits, -1)`, the first one on a tie, by two reductions that XLA fuses with the matrix product.
+    """`argmax(logits, -1)`, the first one on a tie, by two reductions that XLA joins with what they read.
 
-    On two CPU cores the 61-point curve takes 0.35 s with it and 0.50 s with `argmax` (1,024 images).
+    Microseconds of two Xeon cores for fc_2, output and this, an image, jax 0.10: 5.7, with classes as integers or the
+    maximum not `apart`; 4.8 as here; 4.4 the maximum alone. By `argmax` the 61-point curve takes half as long again.
     """
-    top = logits.max(axis=-1, keepdims=True)
-    classes = lax.broadcasted_iota(jnp.int32, logits.shape, 1)
-    return jnp.where(logits == top, classes, logits.shape[1]).min(axis=-1)
+    top = apart(logits.max(axis=-1, keepdims=True))
+    # Whole numbers below 2²⁴ are exact.
+    classes = lax.broadcasted_iota(jnp.float32, logits.shape, 1)
+    return jnp.where(logits == top, classes, logits.shape[1]).min(axis=-1).astype(jnp.int32)
 
 
 def entropy(logits: Float[Array, "*n k"]) -> Float[Array, "*n"]:

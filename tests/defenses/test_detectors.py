@@ -35,7 +35,7 @@ def test_entropy_in_bits():
 )
 def test_strip_is_the_mean_entropy_of_the_superimposed_images(scale, blend):
     net, pixels, others = random_net(1, input_scale=scale), random_pixels(5, 1), random_pixels(9, 2)
-    pool = strip.overlay_pool(net, others, blend)
+    pool = strip.overlay_pool(others)
     found = strip.entropies(net, batches(pixels), pool, KEY, 12, blend)
     for number, image in enumerate(pixels):
         drawn = np.asarray(jax.random.randint(jax.random.fold_in(KEY, number), (12,), 0, len(others)))
@@ -46,7 +46,7 @@ def test_strip_is_the_mean_entropy_of_the_superimposed_images(scale, blend):
 
 def test_strip_depends_neither_on_batches_nor_on_padding():
     net, pixels = random_net(), random_pixels(13)
-    pool = strip.overlay_pool(net, random_pixels(20, 5), strip.Blend())
+    pool = strip.overlay_pool(random_pixels(20, 5))
     whole, parts = (strip.entropies(net, batches(pixels, size), pool, KEY, 15) for size in (16, 4))
     np.testing.assert_allclose(whole, parts, rtol=1e-5)
     assert len(whole) == 13
@@ -54,7 +54,7 @@ def test_strip_depends_neither_on_batches_nor_on_padding():
 
 def test_an_image_is_never_its_own_overlay():
     net, others = random_net(), random_pixels(2, 7)
-    pool = strip.overlay_pool(net, others, strip.Blend())
+    pool = strip.overlay_pool(others)
     found = strip.entropies(net, batches(others), pool, KEY, 10)
     for image, other, value in zip(others, others[::-1], found, strict=True):
         shown = strip.superimpositions(image, other[None], strip.Blend())
@@ -63,7 +63,7 @@ def test_an_image_is_never_its_own_overlay():
 
 def test_the_early_exit_changes_no_verdict():
     net, pixels = random_net(2), random_pixels(40, 3)
-    pool = strip.overlay_pool(net, random_pixels(30, 4), strip.Blend())
+    pool = strip.overlay_pool(random_pixels(30, 4))
     found = strip.entropies(net, batches(pixels, 16), pool, KEY, 35)
     for threshold in (0.0, *np.quantile(found, [0.1, 0.5, 0.9]), found[7], 99.0):
         verdicts = strip.rejected(net, batches(pixels, 16), pool, KEY, float(threshold), 35)
@@ -73,8 +73,8 @@ def test_the_early_exit_changes_no_verdict():
 def test_overlay_pools_need_two_images_and_overlays_one():
     net = random_net()
     with pytest.raises(InputError, match="1 different images"):
-        strip.overlay_pool(net, np.repeat(random_pixels(1), 5, axis=0), strip.Blend())
-    pool = strip.overlay_pool(net, random_pixels(2), strip.Blend())
+        strip.overlay_pool(np.repeat(random_pixels(1), 5, axis=0))
+    pool = strip.overlay_pool(random_pixels(2))
     with pytest.raises(InputError, match="0 overlays"):
         strip.entropies(net, batches(random_pixels(1)), pool, KEY, 0)
 
@@ -200,7 +200,7 @@ def test_persistence_finds_the_real_triggers(name):
 def test_strip_on_bd_net_is_as_published():
     net = with_input_scale(read_model(real("weights/bd_weights.h5")).net, "raw")
     clean = real_pixels("clean_more")
-    pool = strip.overlay_pool(net, clean, strip.Blend())
+    pool = strip.overlay_pool(clean)
     found = strip.entropies(net, batches(clean[::2], 32), pool, KEY)
     assert found.mean() == pytest.approx(0.2625, abs=0.02)
     assert found.std() == pytest.approx(0.0702, abs=0.015)

@@ -18,6 +18,8 @@ N = 37
 # One image is too few for all devices, 37 are no multiple of any number of them.
 COUNT = f"""
 import json, sys
+from jaxdefend import _command
+_command.set_up_jax()
 import jax, numpy as np
 from helpers import random_net, random_pixels
 from jaxdefend.datasets.batches import ArrayImages, padded
