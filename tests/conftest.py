@@ -1,4 +1,4 @@
-"""No test is decided by a clock, none takes a GPU's whole memory from the others, and all compute as the commands do."""
+"""No test is decided by a clock, none takes a GPU's whole memory from others, and all compute as the commands do."""
 
 import os
 
