@@ -253,15 +253,16 @@ def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 def use_wide_vectors(processors: Path = Path("/proc/cpuinfo")) -> None:
     """Vectors of 512 bits where the processor has them: XLA by itself keeps to 256.
 
-    A setting of the user's own counts. XLA ends a process whose flags it does not know: later versions of jax are
-    left alone until they were tried.
+    A setting of the user's own counts, and so does a file of flags. XLA ends a process whose flags it does not know:
+    later versions of jax are left alone until they were tried.
     """
     from importlib.metadata import version
 
     flags = os.environ.get("XLA_FLAGS", "")
     tried = tuple(map(int, version("jax").split(".")[:2])) <= (0, 12)
     with suppress(OSError):
-        if tried and "xla_cpu_prefer_vector_width" not in flags and " avx512f" in processors.read_text():
+        own = "xla_cpu_prefer_vector_width" in flags or not (flags or "--").lstrip().startswith("--")
+        if tried and not own and " avx512f" in processors.read_text():
             os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_prefer_vector_width=512".strip()
 
 

@@ -5,18 +5,17 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int32, Num, PRNGKeyArray, UInt8
 
 from jaxdefend import InputError
 from jaxdefend.nets.deepid import DeepID, features
-from jaxdefend.nets.devices import each, everywhere
+from jaxdefend.nets.devices import Arrays, each, everywhere
 from jaxdefend.nets.inference import Batches, entropy
 
 # Overlays of an image that go through the net together, and after which it is looked whether its verdict is known.
-# A multiple of 16, which a CPU computes side by side.
+# A multiple of 16, which a CPU computes side by side; the last four of 100 go alone.
 ROUND = 32
 
 # Images of a round that go to the devices together.
@@ -24,9 +23,9 @@ _GROUP = 16
 
 
 class Blend(NamedTuple):
-    """How an image and an overlay are superimposed: image × `image` + overlay × `overlay`, in the net's own scale.
+    """How an image and an overlay are superimposed: image × `image` + overlay × `overlay`.
 
-    Or as OpenCV adds uint8 pixels, where no sum exceeds 255 (`saturating`).
+    `saturating`: as OpenCV adds uint8 pixels, where no sum exceeds 255.
     """
 
     image: float = 1.0
@@ -105,11 +104,11 @@ def rejected(
 
 
 def superimpositions(
-    image: Num[np.ndarray, "55 47 3"], overlays: Num[np.ndarray, "o 55 47 3"], blend: Blend
-) -> Float[np.ndarray, "o 55 47 3"]:
+    image: Num[Arrays, "55 47 3"], overlays: Num[Arrays, "o 55 47 3"], blend: Blend
+) -> Float[Arrays, "o 55 47 3"]:
     """What the net is shown: an image under each overlay, in pixel units (they may exceed 255)."""
     total = blend.image * image.astype(np.float32) + blend.overlay * overlays.astype(np.float32)
-    return np.minimum(total, 255) if blend.saturating else total
+    return total.clip(max=255) if blend.saturating else total
 
 
 def _rounds(overlays: int) -> list[slice]:
@@ -178,5 +177,4 @@ def _entropy_sums(
 def _entropy_sum(
     net: DeepID, image: Num[Array, "55 47 3"], overlays: UInt8[Array, "r 55 47 3"], blend: Blend
 ) -> Float[Array, ""]:
-    shown = blend.image * image.astype(jnp.float32) + blend.overlay * overlays.astype(jnp.float32)
-    return entropy(features(net, jnp.minimum(shown, 255) if blend.saturating else shown, ("logits",))["logits"]).sum()
+    return entropy(features(net, superimpositions(image, overlays, blend), ("logits",))["logits"]).sum()

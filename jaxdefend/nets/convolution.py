@@ -1,4 +1,4 @@
-"""One valid convolution in the fastest form for the backend and the jax version. Nothing else knows of the forms."""
+"""One valid convolution in the fastest form for the backend, its vectors and the jax version: chosen here alone."""
 
 import math
 import os
@@ -103,13 +103,15 @@ def _filled_up(images: Float[Array, "n h w c"], kernel: Float[Array, "a b c k"])
 def _outputs_together(n: int, kernel: tuple[int, ...]) -> int:
     """How many of the four convolution outputs under a pool square `_written_out` computes in one loop.
 
-    0 where another form is faster: without vectors of 512 bits, for few images, where even two read too much.
+    0 where another form is faster: without vectors of 512 bits, with too few images beside each other, and where even
+    two outputs read too much.
 
     DeepID, two Xeon cores, microseconds an image: 172 with `lax.conv`, 113 with conv_1 (four) and conv_2 (two) written
     out (jax 0.10; 0.12: 219, 125); with vectors of 256 bits 370 to 410.
     """
     wide_vectors = "xla_cpu_prefer_vector_width=512" in os.environ.get("XLA_FLAGS", "")
-    if jax.default_backend() != "cpu" or not wide_vectors or n < _LANES // 2:
+    full = n >= 0.8 * (-(-n // _LANES) * _LANES)
+    if jax.default_backend() != "cpu" or not wide_vectors or not full:
         return 0
     height, width, inputs, _ = kernel
     loads = {
@@ -169,10 +171,12 @@ def _written_out(
 def apart(values: Float[Array, "..."]) -> Float[Array, "..."]:
     """The same values, on a CPU in memory before anything uses them: XLA would else put both into one slower loop.
 
-    By a branch that is never taken, since before jax 0.12 XLA fuses across an `optimization_barrier`.
+    Before jax 0.12 XLA does so across an `optimization_barrier` too, but not across a branch that it cannot decide.
     """
     if jax.default_backend() != "cpu":
         return values
+    if jax.__version_info__ >= (0, 12):
+        return lax.optimization_barrier(values)
     return lax.cond(lax.optimization_barrier(jnp.bool_(True)), lambda: values, lambda: 0 * values)
 
 

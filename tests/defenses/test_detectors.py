@@ -31,7 +31,7 @@ def test_entropy_in_bits():
 
 @pytest.mark.parametrize("scale", ["unit", "raw"])
 @pytest.mark.parametrize(
-    "blend", [strip.Blend(), strip.Blend(0.5, 0.5), strip.Blend(1.5, 1.0), strip.Blend(saturating=True)]
+    "blend", [strip.Blend(), strip.Blend(0.5, 0.5), strip.Blend(1.5, 1.0), strip.Blend(1.5, 0.7, saturating=True)]
 )
 def test_strip_is_the_mean_entropy_of_the_superimposed_images(scale, blend):
     net, pixels, others = random_net(1, input_scale=scale), random_pixels(5, 1), random_pixels(9, 2)

@@ -20,7 +20,9 @@ def vectors(request):
     with pytest.MonkeyPatch.context() as patch:
         flags = os.environ.get("XLA_FLAGS", "").replace(WIDE, "")
         patch.setenv("XLA_FLAGS", f"{flags} {WIDE}" if request.param else flags)
+        jax.clear_caches()
         yield
+    jax.clear_caches()
 
 
 def by_numpy(images, kernel, bias):
@@ -37,17 +39,28 @@ def drawn(n, size, kernel):
     return [jnp.asarray(array, jnp.float32) for array in arrays]
 
 
-# Of DeepID's kernels, conv_1 has all four outputs of a pool square in one loop, conv_2 two, conv_3 none.
-@pytest.mark.parametrize("kernel", [(4, 4, 3, 20), (3, 3, 20, 40), (3, 3, 40, 60)])
-@pytest.mark.parametrize("n", [1, 8, 33])
+DEEPID = [(4, 4, 3, 20), (3, 3, 20, 40), (3, 3, 40, 60)]
+
+
+@pytest.mark.parametrize("kernel", DEEPID)
+@pytest.mark.parametrize("n", [1, 15, 32])
 def test_convolution_and_pool_of_deepid(vectors, kernel, n):
     arrays = drawn(n, (9, 8), kernel)
     np.testing.assert_allclose(convolve_relu_pool(*arrays), by_numpy(*arrays), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other backends have other forms")
+@pytest.mark.parametrize("n", [1, 8, 15, 16, 17, 32])
+def test_the_form_depends_on_vectors_images_and_kernel(vectors, n):
+    wide = WIDE in os.environ["XLA_FLAGS"]
+    forms = [str(jax.make_jaxpr(convolve_relu_pool)(*drawn(n, (9, 8), kernel))) for kernel in DEEPID]
+    by_xla = ["conv_general_dilated" in form for form in forms]
+    assert by_xla == ([False, False, True] if wide and n in (15, 16, 32) else [True, True, True])
+
+
 @settings(max_examples=10)
 @given(
-    st.integers(1, 20),
+    st.integers(1, 34),
     st.tuples(st.integers(5, 8), st.integers(5, 8)),
     st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(1, 9)),
 )
@@ -64,21 +77,25 @@ def test_convolution_and_pool_under_vmap(vectors):
         np.testing.assert_allclose(found, by_numpy(images, kernel, bias), rtol=1e-4, atol=1e-4)
 
 
+AVX_512 = "flags : fpu avx2 avx512f avx512dq"
+
+
 @pytest.mark.parametrize(
-    ("processor", "before", "after"),
+    ("jax_version", "processor", "before", "after"),
     [
-        ("flags : fpu avx2 avx512f avx512dq", None, WIDE),
-        ("flags : fpu avx2 avx512f avx512dq", "--xla_a=1", f"--xla_a=1 {WIDE}"),
-        ("flags : fpu avx2", "--xla_a=1", "--xla_a=1"),
-        ("flags : fpu avx512f", "--xla_cpu_prefer_vector_width=256", "--xla_cpu_prefer_vector_width=256"),
-        (None, None, None),
+        ("0.12.1", AVX_512, "", WIDE),
+        ("0.12.1", AVX_512, "--xla_a=1", f"--xla_a=1 {WIDE}"),
+        ("0.12.1", AVX_512, "--xla_cpu_prefer_vector_width=256", "--xla_cpu_prefer_vector_width=256"),
+        ("0.12.1", AVX_512, "a_file_of_flags", "a_file_of_flags"),
+        ("0.12.1", "flags : fpu avx2", "--xla_a=1", "--xla_a=1"),
+        ("0.12.1", None, "", ""),
+        ("0.13.0", AVX_512, "", ""),
     ],
 )
-def test_wide_vectors_where_the_processor_has_them(tmp_path, monkeypatch, processor, before, after):
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
-    if before:
-        monkeypatch.setenv("XLA_FLAGS", before)
+def test_wide_vectors_where_the_processor_has_them(tmp_path, monkeypatch, jax_version, processor, before, after):
+    monkeypatch.setenv("XLA_FLAGS", before)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: jax_version)
     if processor:
         (tmp_path / "cpuinfo").write_text(processor)
     _command.use_wide_vectors(tmp_path / "cpuinfo")
-    assert os.environ.get("XLA_FLAGS") == after
+    assert os.environ["XLA_FLAGS"] == after
