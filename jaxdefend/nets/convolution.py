@@ -106,8 +106,8 @@ def _outputs_together(n: int, kernel: tuple[int, ...]) -> int:
     0 where another form is faster: without vectors of 512 bits, with too few images beside each other, and where even
     two outputs read too much.
 
-    DeepID, two Xeon cores, microseconds an image: 172 with `lax.conv`, 113 with conv_1 (four) and conv_2 (two) written
-    out (jax 0.10; 0.12: 219, 125); with vectors of 256 bits 370 to 410.
+    DeepID, two Xeon cores, microseconds an image: 169 with `lax.conv`, 138 with conv_1 (four) and conv_2 (two) written
+    out (jax 0.10; 0.12: 214, 121); with vectors of 256 bits 370 to 410.
     """
     wide_vectors = "xla_cpu_prefer_vector_width=512" in os.environ.get("XLA_FLAGS", "")
     full = n >= 0.8 * (-(-n // _LANES) * _LANES)
