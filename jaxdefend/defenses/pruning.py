@@ -130,23 +130,31 @@ def _labels_along(net: DeepID, pixels: Num[Array, "n 55 47 3"], order: Int[Array
     to_conv_4, conv_4_bias = kernel_and_bias(net, "conv_4")
     to_fc_1, fc_1_bias = kernel_and_bias(net, "fc_1")
     to_fc_1 = to_fc_1.reshape(rows, columns, channels, -1)
+    few = max(n // 16, 1)
 
     def labels_of(conv_4: Float[Array, "n i j k"], fc_1: Float[Array, "n d"]) -> Int32[Array, " n"]:
         return largest(logits(net, {"conv_4": jax.nn.relu(conv_4), "fc_1": fc_1}))
 
     def bring_back(state: tuple[Array, Array, Array], channel: Int[Array, ""]) -> tuple[tuple, Array]:
         activation = pooled[..., channel]
+        seen = jnp.any(activation != 0, axis=(1, 2))
+        count = seen.sum()
 
         def add(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            conv_4, fc_1, _ = state
+            conv_4, fc_1, found = state
             windows = [activation[:, top : top + 4, left : left + 3] for top in (0, 1) for left in (0, 1)]
             kernel = to_conv_4[:, :, channel].reshape(4, -1)
             conv_4 += jnp.dot(jnp.stack(windows, axis=-1), kernel, precision=PRECISION)
             kernel = to_fc_1[:, :, channel].reshape(rows * columns, -1)
             fc_1 += jnp.dot(activation.reshape(n, -1), kernel, precision=PRECISION)
-            return conv_4, fc_1, labels_of(conv_4, fc_1)
 
-        state = lax.cond(jnp.any(activation != 0), add, lambda state: state, state)
+            def of_few() -> Array:
+                (images,) = jnp.nonzero(seen, size=few, fill_value=n)
+                return found.at[images].set(labels_of(conv_4[images], fc_1[images]))
+
+            return conv_4, fc_1, lax.cond(count > few, lambda: labels_of(conv_4, fc_1), of_few)
+
+        state = lax.cond(count > 0, add, lambda state: state, state)
         return state, state[2]
 
     conv_4 = jnp.broadcast_to(conv_4_bias, (n, rows - 1, columns - 1, len(conv_4_bias)))
