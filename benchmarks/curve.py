@@ -34,8 +34,7 @@ def rows(size: Size) -> list[Row]:
     net = read_model(shipped.path_of(shipped.BADNET)).net
     sets = [ArrayImages(*make(size.curve_images)) for make in (clean_faces, poisoned_faces)]
     n = sum(map(len, sets))
-    means = pruning.mean_activations(net, padded(sets[0], batch_size()), "conv_3")
-    order = pruning.ascending(means)
+    order = pruning.ascending(pruning.mean_activations(net, padded(sets[0], batch_size()), "conv_3"))
     masks = pruning.nested_masks(order)
 
     def telescoped() -> list[pruning.Curve]:
@@ -57,11 +56,12 @@ def rows(size: Size) -> list[Row]:
     )
     same_at_once = all(np.array_equal(curve.right, right) for curve, right in zip(found, at_once(), strict=True))
     times, mapped_times, at_once_times = interleaved(size.repeats, telescoped, mapped, at_once)
-    # Layers that run once, and those that run for the BadNet, for each channel that is ever active, and for none left.
-    heads = 2 + np.count_nonzero(means)
-    work = multiply_adds(net, "conv_1", "conv_2", "conv_3", "conv_4", "fc_1")
+    # Some layers run once, some for the BadNet, for none left, and for each channel that is not zero in the image.
+    counted = [on_devices(_channels_seen, net, padded(images, batch_size())) for images in sets]
+    heads = 2 * n + sum(int(seen[labels >= 0].sum()) for batches in counted for seen, labels in batches)
+    work = n * multiply_adds(net, "conv_1", "conv_2", "conv_3", "conv_4", "fc_1")
     work += heads * multiply_adds(net, "fc_2", "output")
-    share_times, product_times = matmul_seconds(size.repeats, n * work, telescoped)
+    share_times, product_times = matmul_seconds(size.repeats, work, telescoped)
     own = [
         Row("curve_vmap", times, "vmap over the 61 masks", at_once_times, same_at_once, least_ratio=4),
         Row("curve_vmap_in_blocks", times, "vmap over 4 masks at a time, masked_counts", mapped_times, same_mapped),
@@ -98,6 +98,12 @@ def _right_at_once(net, pixels, labels, masks) -> jax.Array:
     pooled = features(net, pixels, ("pool_3",))["pool_3"]
     found = jax.vmap(lambda mask: largest(logits(net, {"pool_3": pooled * mask})))(masks)
     return (found == labels).sum(axis=1)
+
+
+@jax.jit
+def _channels_seen(net, pixels, labels) -> jax.Array:
+    """In how many channels each image is not zero."""
+    return (features(net, pixels, ("pool_3",))["pool_3"] != 0).any(axis=(1, 2)).sum(axis=1)
 
 
 def _right(model, channels: np.ndarray, sets: list[ArrayImages], input_scale: str) -> list[int]:

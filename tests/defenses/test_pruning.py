@@ -38,7 +38,7 @@ def test_the_curve_equals_nets_whose_weights_are_zeroed(layer):
 
 
 def with_rare_channels(net, pixels, images_of):
-    """The net with biases of conv_3 so low that channel c is zero in all but the `images_of[c]` images that show most."""
+    """The net with biases of conv_3 so low that channel c is zero in all images but the `images_of[c]` most active."""
     most = np.sort(np.asarray(deepid.features(net, pixels, ("pool_3",))["pool_3"]).max(axis=(1, 2)), axis=0)
     limits = np.concatenate([most[::-1], np.zeros_like(most[:1])])[images_of, np.arange(60)]
     weights = deepid.to_weights(net)
