@@ -99,19 +99,24 @@ def _versions() -> dict[str, str]:
 
 
 def _draw(rows: Sequence[Row], path: Path) -> None:
-    """How many times the goal every ratio is; beyond the line it is met."""
+    """How many times the goal every ratio is; beyond the line it is met, if the seconds are."""
     from matplotlib.figure import Figure
 
     from jaxdefend.results.records import replacing
+
+    def label(row: Row) -> str:
+        seconds = f", {median(row.ours):.2g} s (goal {row.most_seconds:g} s)" if row.most_seconds else ""
+        return f"{row.ratio:.3g} (goal {row.least_ratio:g}){seconds}"
 
     drawn = [row for row in rows if row.ratio and row.least_ratio][::-1]
     figure = Figure(figsize=(7.2, 1 + 0.32 * len(drawn)), layout="constrained")
     axes = figure.add_subplot()
     shares = [row.ratio / row.least_ratio for row in drawn]
     bars = axes.barh([row.name for row in drawn], shares, color=["#0072B2" if row.met else "#D55E00" for row in drawn])
-    axes.bar_label(bars, [f" {row.ratio:.3g} (goal {row.least_ratio:g})" for row in drawn], fontsize=8)
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set(xlabel="ratio to the peer, in units of the goal", xlim=(0, 1.35 * max([1, *shares])))
+    backing = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    axes.bar_label(bars, list(map(label, drawn)), padding=3, fontsize=8, bbox=backing)
+    axes.set(xlabel="ratio to the peer, in units of the goal", xlim=(0, 1.5 * max([1, *shares])))
     axes.spines[["top", "right"]].set_visible(False)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

@@ -37,6 +37,6 @@ def at_the_worst_nearby(
     """
     _, slope = mean_and_gradient(losses, net, pixels, labels)
     scaled: Any = jax.tree.map(lambda weight, slope: jnp.abs(weight) * slope, net, slope)
-    size = optax.global_norm(scaled) + 1e-12
+    size = optax.tree.norm(scaled) + 1e-12
     worst = jax.tree.map(lambda weight, scaled: weight + radius * jnp.abs(weight) * scaled / size, net, scaled)
     return mean_and_gradient(losses, worst, pixels, labels)
