@@ -26,7 +26,7 @@ class Size(NamedTuple):
 
 
 FULL = Size(images=4096, curve_images=4096, repeats=7, most_images=100_000, strip_images=256)
-QUICK = Size(images=1024, curve_images=512, repeats=2, most_images=4_000, strip_images=32)
+QUICK = Size(images=1024, curve_images=512, repeats=2, most_images=4_000, strip_images=16)
 
 
 @dataclass(frozen=True)
