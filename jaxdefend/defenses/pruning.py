@@ -123,8 +123,8 @@ def _labels_along(net: DeepID, pixels: Num[Array, "n 55 47 3"], order: Int[Array
     reverse order, each adding its share to the inputs of the two ReLUs: its convolution is computed once in all, not
     once a mask. Adding up, rather than taking away, leaves no rounding error behind when little is left.
 
-    An image in which the channel is zero keeps its label: no image needs a head for a channel that is zero in all of
-    them and, on a CPU, only a few do for a channel that is zero in nearly all.
+    An image in which the channel is zero keeps its label. So no head is computed for a channel that is zero in all
+    images and, on a CPU, for one that is zero in all but a sixteenth only the heads of these.
     """
     pooled = features(net, pixels, ("pool_3",))["pool_3"]
     badnet = largest(logits(net, {"pool_3": pooled}))
@@ -151,12 +151,13 @@ def _labels_along(net: DeepID, pixels: Num[Array, "n 55 47 3"], order: Int[Array
             fc_1 += jnp.dot(activation.reshape(n, -1), kernel, precision=PRECISION)
 
             if jax.default_backend() != "cpu":
-                # A GPU waits for the host before a branch.
+                # A GPU waits for the host before a branch: one is enough.
                 return conv_4, fc_1, labels_of(conv_4, fc_1)
 
             def of_few() -> Array:
-                (images,) = jnp.nonzero(seen, size=few, fill_value=n)
-                return found.at[images].set(labels_of(conv_4[images], fc_1[images]))
+                # Places that are left over lie behind the last image: what is found for them is dropped.
+                (places,) = jnp.nonzero(seen, size=few, fill_value=n)
+                return found.at[places].set(labels_of(conv_4[places], fc_1[places]), mode="drop")
 
             return conv_4, fc_1, lax.cond(count > few, lambda: labels_of(conv_4, fc_1), of_few)
 
