@@ -1,17 +1,23 @@
 """jaxdefend NAME …: the same commands as python -m jaxdefend.NAME."""
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
 
-from jaxdefend import InputError, _command
+from jaxdefend import InputError, __version__
+from jaxdefend.cli import runtime, terminal
+from jaxdefend.results.progress import Report
+from jaxdefend.results.text import printable
 
 COMMANDS = {
     "evaluate": "clean accuracy and attack success of a net, a repaired net, and the GoodNet of both",
     "sweep": "the pruning curve of a BadNet and its repaired nets",
     "repair": "a repaired net from a BadNet and clean images",
-    "detect": "whether an input carries a trigger: STRIP, mask entropy, and their thresholds",
+    "detect": "whether an input carries a trigger, with thresholds from clean images",
     "predict": "the labels of single images",
-    "train": "nets with and without a backdoor, on faces that exist nowhere",
+    "train": "nets with and without a backdoor, on synthetic faces or your own images",
 }
 
 
@@ -20,19 +26,28 @@ def _help() -> str:
     return "\n".join(["usage: jaxdefend COMMAND …; jaxdefend COMMAND --help explains one", "", *lines])
 
 
-def main() -> int:
-    name, *arguments = sys.argv[1:] or ["--help"]
+def _without_command(arguments: Sequence[str], report: Report) -> None:
+    name = arguments[0]
     if name in ("-h", "--help"):
-        print(_help())
-        return 0
-    if name not in COMMANDS:
-        return _command.run(_unknown, [name])
-    return import_module(f"jaxdefend.{name}").main(arguments)
+        terminal.show(_help())
+    elif name == "--version":
+        terminal.show(f"jaxdefend {__version__}")
+    else:
+        raise InputError(f"{printable(name, 100)}: no such command; there are {', '.join(COMMANDS)}")
 
 
-def _unknown(arguments) -> None:
-    raise InputError(f"{arguments[0]}: no such command; there are {', '.join(COMMANDS)}")
+def main(arguments: Sequence[str | Path] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    name, *others = words or ["--help"]
+    if str(name) not in COMMANDS:
+        return runtime.run(_without_command, [name])
+    return import_module(f"jaxdefend.{name}").main(others)
+
+
+def program() -> NoReturn:
+    """The console script."""
+    runtime.program(main)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

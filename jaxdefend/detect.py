@@ -1,359 +1,360 @@
-"""Is this input carrying a trigger? STRIP and mask entropy, with thresholds fitted on clean images alone."""
+"""Is this input carrying a trigger? Detectors, with thresholds from clean images alone."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jaxdefend import InputError, _command, _detecting, _guards, _inputs, _measuring
+from jaxdefend import InputError
+from jaxdefend.cli import arguments as options_of
+from jaxdefend.cli import inputs, methods, output, runtime, terminal
+from jaxdefend.detectors import DEFAULT, DETECTORS, Detector
+from jaxdefend.results.progress import Report
 
 if TYPE_CHECKING:
-    from jaxdefend.datasets.batches import ImageSet
-    from jaxdefend.nets.deepid import DeepID
-    from jaxdefend.nets.keras_files import ModelFile
+    from jaxdefend.datasets.images import ImageSet
+    from jaxdefend.detectors.guards import Guard
+    from jaxdefend.nets.net import Net
 
-EXAMPLES = """examples:
+# What a guard can be made for: a file does not hold a repaired net.
+HELD = {name: detector for name, detector in DETECTORS.items() if not detector.uses_repaired}
+
+EXAMPLES = f"""examples:
   python -m jaxdefend.detect evaluate
   python -m jaxdefend.detect calibrate bd_net.h5 --clean valid.h5 --frr 0.01 0.05 --out guard
   python -m jaxdefend.detect score bd_net.h5 faces/ --guard guard/guard.json
   python -m jaxdefend.detect evaluate bd_net.h5 --valid valid.h5 --clean test.h5 --poisoned sunglasses.h5
 
-detectors:
-  persistence  under random masks that leave a fifth of conv_3's channels a backdoored image keeps its label, or the net
-               stays sure of another: share of changed labels or entropy, whichever is more suspicious (default)
-  masks        entropy alone, under masks that leave more channels; the one that gives scores without a guard
-  strip        STRIP (Gao et al. 2019): entropy under overlays, other clean images laid over this one
-  both         the more suspicious of masks and strip
-  goodnet      evaluate only, with --repaired: how much the repaired net contradicts the net
+detectors ({DEFAULT} is the default; goodnet is for evaluate only, with --repaired):
+{methods.manual(DETECTORS)}
 
 calibrate   writes guard.json (and overlays.h5, where STRIP is in it), which score, evaluate and predict read
 score       prints a line of CSV for each image and writes scores.csv and scores.json
-evaluate    prints how well each detector parts clean and poisoned images; writes detect.json, detect.csv,
+evaluate    prints how well each detector separates clean and poisoned images; writes detect.json, detect.csv,
             histogram.png, errors.png and superimposed.png
 
 Every score is higher for a more suspicious image; an image is rejected if its score is above the threshold. Each action
 explains itself: python -m jaxdefend.detect ACTION --help."""
 
-# Of made faces, where nothing else is asked for.
-_MOST_MADE = 1000
+# Of the synthetic faces, where nothing else is asked for.
+_SYNTHETIC_LIMIT = 1000
 
 
-def _parser():
-    parser = _command.parser("detect", __doc__, EXAMPLES)
+def _parser() -> options_of.Parser:
+    parser = options_of.parser("detect", __doc__, EXAMPLES)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    def action(name: str, what: str):
+    def action(name: str, what: str) -> Any:
         return actions.add_parser(name, help=what, description=what, allow_abbrev=False)
 
     calibrate = action("calibrate", "Thresholds from clean images alone, for the false rejection rates asked for.")
-    _command.add_model(calibrate)
-    calibrate.add_argument(
-        "--clean", nargs="+", metavar="DATA", help="labelled clean images (default, for a shipped net: made faces)"
+    options_of.add_model(calibrate)
+    options_of.add_clean(
+        calibrate,
+        "--clean",
+        "clean images, with labels where the net's input scale is not known (default, for a shipped net: synthetic "
+        "faces)",
     )
-    calibrate.add_argument("--detector", choices=_guards.HELD, default="persistence", help="(default: persistence)")
-    _add_fit(calibrate)
-    _add_settings(calibrate)
+    options_of.add_labels(calibrate)
+    calibrate.add_argument(
+        "--detector", choices=list(HELD), default=DEFAULT, help=f"what the guard decides by (default: {DEFAULT})"
+    )
+    _add_thresholds(calibrate)
+    _add_settings(calibrate, HELD)
 
     score = action("score", "A score for each image, and with a guard its verdict.")
-    score.add_argument("model", metavar="MODEL", help="Keras file of the net, or a shipped net")
+    options_of.add_model(score, required=True)
     score.add_argument("images", nargs="+", metavar="DATA", help="image files, folders of them, official .h5 files")
     score.add_argument("--guard", type=Path, metavar="FILE", help="what calibrate wrote; without it: scores of masks")
-    score.add_argument("--seed", type=_command.seed, default=0, metavar="N", help="without a guard (default: 0)")
-    _command.add_input_scale(score)
-    _command.add_out(score)
+    options_of.add_seed(score, "without a guard")
+    options_of.add_input_scale(score)
+    options_of.add_out(score)
 
-    evaluate = action("evaluate", "How well the detectors part clean and poisoned images.")
-    _command.add_model(evaluate)
-    evaluate.add_argument(
+    evaluate = action("evaluate", "How well the detectors separate clean and poisoned images.")
+    options_of.add_model(evaluate)
+    options_of.add_clean(
+        evaluate,
         "--clean",
-        nargs="+",
-        metavar="DATA",
-        help="labelled clean images to measure on (default, for a shipped net: made faces; so for --valid, --poisoned)",
+        "labelled clean images to measure on (default, for a shipped net: synthetic faces; so for --valid and "
+        "--poisoned)",
     )
-    evaluate.add_argument("--valid", nargs="+", metavar="DATA", help="clean images to calibrate on (default: --clean)")
-    _command.add_data_options(evaluate)
+    options_of.add_clean(evaluate, "--valid", "clean images to calibrate on (default: --clean)")
+    options_of.add_poisoned(evaluate)
     evaluate.add_argument("--guard", type=Path, metavar="FILE", help="what calibrate wrote, instead of --valid")
+    evaluate.add_argument(
+        "--detector",
+        nargs="+",
+        choices=list(DETECTORS),
+        help="which detectors; the first one decides (default: all; goodnet with --repaired)",
+    )
     evaluate.add_argument("--repaired", metavar="MODEL", help="Keras file of a repaired net, for the detector goodnet")
     evaluate.add_argument(
-        "--most", type=int, metavar="N", help="images of each set, evenly spread (default: all; of made faces 1000)"
+        "--threshold",
+        type=options_of.real,
+        metavar="T",
+        help="a threshold by hand for the one --detector chosen: an entropy in bits for strip and masks, else a score",
     )
-    _add_fit(evaluate)
-    _add_settings(evaluate)
+    evaluate.add_argument(
+        "--limit",
+        "--most",
+        dest="limit",
+        type=options_of.whole(1),
+        metavar="N",
+        help="images of each set, evenly spread (default: all; of the synthetic faces 1000)",
+    )
+    _add_thresholds(evaluate)
+    _add_settings(evaluate, DETECTORS)
     return parser
 
 
-def _add_fit(parser: argparse.ArgumentParser) -> None:
+def _add_thresholds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frr",
         nargs="+",
-        type=_share,
+        type=options_of.share,
         metavar="R",
         help="false rejection rates; the first one decides (default: 0.01 0.05, or what so few images allow)",
     )
     parser.add_argument(
         "--fit",
         choices=("conformal", "quantile", "normal"),
-        default="conformal",
         help="how a threshold comes from clean scores: split-conformal, FRR at most the asked one in expectation "
         "whatever the distribution (default); their quantile; a normal fit, as in the STRIP paper",
     )
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--masks", type=int, default=100, metavar="N", help="masks an image (default: 100)")
-    parser.add_argument("--overlays", type=int, default=100, metavar="N", help="overlays an image (default: 100)")
+def _add_settings(parser: argparse.ArgumentParser, table: methods.Table) -> None:
+    methods.add_options(parser, table)
     parser.add_argument(
-        "--pool", nargs="+", metavar="DATA", help="clean images to draw overlays from (default: --clean)"
+        "--pool", nargs="+", metavar="DATA", help="clean images to draw STRIP's overlays from (default: --clean)"
     )
-    parser.add_argument(
-        "--blend",
-        type=_blend,
-        default="sum",
-        metavar="sum|A+B|saturating",
-        help="image and overlay are added in the net's scale (default); A × image + B × overlay, such as 0.5+0.5; or "
-        "as OpenCV adds uint8, cut off at 255",
-    )
-    parser.add_argument("--seed", type=_command.seed, default=0, metavar="N", help="of masks and overlays (default: 0)")
-    _command.add_input_scale(parser)
-    _command.add_out(parser)
+    parser.add_argument("--seed", type=options_of.seed, metavar="N", help="of masks and overlays (default: 0)")
+    options_of.add_input_scale(parser)
+    options_of.add_out(parser)
 
 
-def _share(text: str) -> float:
-    try:
-        frr = float(text)
-    except ValueError:
-        raise InputError(f"--frr {text}: expected a share, such as 0.01") from None
-    if not 0 < frr < 1:
-        raise InputError(f"--frr {text}: expected a share above 0 and below 1, such as 0.01")
-    return frr
+def _detect(arguments: Sequence[str], report: Report) -> None:
+    options = _parser().parsed(arguments, _out_of_order)
+    {"calibrate": _calibrate, "score": _score, "evaluate": _evaluate}[options.action](options, arguments, report)
 
 
-def _blend(text: str) -> tuple[float, float, bool]:
-    if text in ("sum", "saturating"):
-        return 1.0, 1.0, text == "saturating"
-    try:
-        image, overlay = map(float, text.split("+"))
-    except ValueError:
-        raise InputError(f"--blend {text}: expected sum, saturating, or two weights such as 0.5+0.5") from None
-    if not (0 < image <= 10 and 0 < overlay <= 10):
-        raise InputError(f"--blend {text}: expected weights above 0, at most 10")
-    return image, overlay, False
+def _out_of_order(options: argparse.Namespace, left: Sequence[str]) -> str | None:
+    return inputs.out_of_order(f"detect {options.action}", [options.model, *left], "--clean")
 
 
-def _detect(arguments: Sequence[str] | None) -> None:
-    options = _parser().parse_args(arguments)
-    if options.action != "score":
-        for name in ("masks", "overlays"):
-            if not 1 <= getattr(options, name) <= 10_000:
-                raise InputError(f"--{name} {getattr(options, name)}: expected 1…10000")
-    {"calibrate": _calibrate, "score": _score, "evaluate": _evaluate}[options.action](options, arguments)
+def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Report) -> None:
+    from jaxdefend.detectors import calibrate
 
+    settings = methods.chosen(options, HELD, options.detector)[options.detector]
+    target = output.chosen_folder(options.out)
+    net = inputs.open_net(options.model, input_scale=options.input_scale, architecture=options.architecture)
+    paths, limit = options.clean, None
+    if paths is None:
+        paths, limit = [_synthetic(options, net, report).valid], _SYNTHETIC_LIMIT if settings.uses_pool else None
+    clean = inputs.open_set(paths, net, "--clean", labels=options.labels, labelled=net.input_scale is None)
+    clean = _thinned(clean, limit)
+    pool = _pool(options, net, [settings])
 
-def _frrs(options: argparse.Namespace, n: int) -> list[float]:
-    """The rates asked for; by default those of 1 and 5 % that n clean images allow."""
-    return options.frr or [frr for frr in (0.01, 0.05) if frr * (n + 1) >= 1] or [0.05]
-
-
-def _calibrate(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
-    model = _inputs.load_model(options.model)
-    made = options.clean is None
-    if made:
-        options.clean = [_sets_of(options, model).valid]
-    clean = _inputs.load_images(options.clean, model.net)
-    clean = _thinned(clean, _MOST_MADE) if made and options.detector in ("strip", "both") else clean
-
-    target = _command.out_folder(options.out)
-    with _command.results_folder(target) as folder:
-        net = _inputs.scaled_by_measure(model, options.input_scale, clean)
-        detection = _detection(options, net, _guards.HELD[options.detector], clean)
-        guard = _guards.calibrated(detection, clean, _frrs(options, len(clean)), options.fit, options.detector)
-        head = _command.record_head("detect", arguments, model, net, options.seed)
-        _guards.write_guard(folder, guard, head, options.fit)
-
-    print(_thresholds_table(guard))
-    if options.fit == "conformal":
-        for level in guard.detectors[guard.default]["levels"]:
-            print(
-                f"FRR {100 * level['frr_asked']:g} %: at most {100 * level['expected_frr']:.3g} % in expectation; "
-                f"below {100 * level['frr_asked']:g} % with {100 * level['confidence']:.0f} % confidence, below "
-                f"{100 * level['frr_95']:.3g} % with 95 %, from {len(clean)} images"
+    with output.results_folder(target) as folder:
+        net = inputs.scaled(net, clean, report=report)
+        with _options():
+            guard = calibrate(
+                [settings],
+                net,
+                clean,
+                frr=options.frr,
+                fit=options.fit or "conformal",
+                seed=options.seed or 0,
+                pool=pool,
+                progress=report,
             )
-    _command.note(f"written to {target}/: guard.json{', overlays.h5' if detection.pool is not None else ''}")
+        _note_pool(guard)
+        guard.save(folder, output.head("detect", arguments, net, guard.seed))
+
+    terminal.show(guard.table())
+    for level in guard.detectors[guard.default].levels:
+        if found := level.confidence:
+            terminal.show(
+                f"FRR {100 * level.frr:g} %: at most {100 * found['expected_frr']:.3g} % in expectation; below "
+                f"{100 * level.frr:g} % with {100 * found['confidence']:.0f} % confidence, below "
+                f"{100 * found['frr_95']:.3g} % with 95 %, from {len(clean)} images"
+            )
+    files = ["guard.json", *(["overlays.h5"] if guard.pool is not None else [])]
+    terminal.note(f"written to {target}/: {', '.join(files)}; use it with --guard {target / 'guard.json'}")
 
 
-def _score(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
-    from jaxdefend.datasets.files import open_images
-    from jaxdefend.defenses.detectors import Settings
+def _score(options: argparse.Namespace, arguments: Sequence[str], report: Report) -> None:
+    from jaxdefend.detectors.guards import Guard, input_scale_of, scores_without_guard
     from jaxdefend.results.records import write_csv, write_json
 
-    model = _inputs.load_model(options.model)
-    images = open_images(options.images, labelled=False)
-    for line in images.notes:
-        _command.note(line)
-    net = _inputs.scaled_by_assumption(
-        model, options.input_scale, images, _guards.scale_of(options.guard) if options.guard else None
-    )
-    guard = _guards.read_guard(options.guard, model, net) if options.guard else None
-    detection = guard.detection if guard else _guards.Detection(net, Settings(options.seed), ("masks",))
-    name = guard.default if guard else "masks"
+    target = output.chosen_folder(options.out)
+    net = inputs.open_net(options.model, input_scale=options.input_scale, architecture=options.architecture)
+    images = inputs.open_set(options.images, net, labelled=False)
+    net = inputs.scaled_without_labels(net, images, fallback=input_scale_of(options.guard) if options.guard else None)
+    guard = Guard.load(options.guard, net) if options.guard else None
 
-    target = _command.out_folder(options.out)
-    with _command.results_folder(target) as folder:
-        measured = _guards.measures(detection, lambda name: _measuring.batches(images, name))
-        found = _guards.scores(detection, measured, guard.clean if guard else {})[name]
-        columns = {"image": images.names, "score": found.astype(float)}
-        if guard:
-            columns["rejected"] = found > guard.detectors[name]["threshold"]
+    with output.results_folder(target) as folder:
+        columns: dict[str, Any] = {"image": images.names}
+        if guard is None:
+            name, threshold, seed = "masks", None, options.seed
+            columns["score"] = scores_without_guard(net, images, seed=seed, progress=report).astype(float)
+        else:
+            name, threshold, seed = guard.default, guard.threshold, guard.seed
+            verdicts = guard(images, progress=report)
+            columns |= {"score": verdicts.scores.astype(float), "rejected": verdicts.rejected}
         write_csv(folder / "scores.csv", columns)
-        head = _command.record_head("detect", arguments, model, net, detection.settings.seed)
-        threshold = guard.detectors[name]["threshold"] if guard else None
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*map(list, columns.values()), strict=True)]
+        head = output.head("detect", arguments, net, seed)
         write_json(folder / "scores.json", head | {"detector": name, "threshold": threshold, "images": rows})
-        text = (folder / "scores.csv").read_text()
-    print(text, end="")
-    _command.note(f"written to {target}/: scores.csv, scores.json")
+        text = (folder / "scores.csv").read_text(encoding="utf-8")
+    terminal.show(text.rstrip("\n"))
+    if guard is not None:
+        terminal.note(inputs.verdict_rule(guard))
+    output.say_written(target, ["scores.csv", "scores.json"], "scores.csv")
 
 
-def _evaluate(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
-    from jaxdefend.defenses.detectors import ENTROPY_OF
-    from jaxdefend.nets.inference import predictions
-    from jaxdefend.results import plots
+def _evaluate(options: argparse.Namespace, arguments: Sequence[str], report: Report) -> None:
+    from jaxdefend.detectors import evaluate
+    from jaxdefend.detectors.guards import Guard
+    from jaxdefend.results.plots import write_figure
     from jaxdefend.results.records import write_csv, write_json
 
-    if options.most is not None and options.most < 1:
-        raise InputError(f"--most {options.most}: expected at least 1")
     if options.guard and options.valid:
         raise InputError("--guard and --valid: expected one of them; a guard holds its thresholds")
-    model = _inputs.load_model(options.model)
-    repaired = _inputs.load_repaired([options.repaired], model)["repaired"] if options.repaired else None
-    valid, clean, poisoned = _sets_to_evaluate(options, model)
+    names = options.detector or [name for name in DETECTORS if options.repaired or name in HELD]
+    if options.threshold is not None and len(names) != 1:
+        raise InputError("--threshold: scores of several detectors differ; choose one with --detector")
+    if missing := [name for name in names if DETECTORS[name].uses_repaired and not options.repaired]:
+        raise InputError(f"--detector {missing[0]}: asks a repaired net; give one with --repaired")
+    settings = methods.chosen(options, DETECTORS, *names)
+    if options.guard:
+        _warn_of_what_the_guard_holds(options)
 
-    target = _command.out_folder(options.out)
-    with _command.results_folder(target) as folder:
-        net = _inputs.scaled_by_measure(model, options.input_scale, clean)
+    target = output.chosen_folder(options.out)
+    net = inputs.open_net(options.model, input_scale=options.input_scale, architecture=options.architecture)
+    repaired = [options.repaired] if options.repaired else []
+    others = inputs.open_repaired(repaired, net, input_scale=options.input_scale)
+    named = inputs.Named(
+        options.valid, options.clean, options.poisoned, options.target, options.labels, test_option="--clean"
+    )
+    sets = inputs.open_sets(named, options.model, net, report, needs="test", with_valid=not options.guard)
+    limit = options.limit or (_SYNTHETIC_LIMIT if options.clean is None else None)
+    clean = _thinned(sets.measured, limit)
+    valid = clean if sets.valid is None else _thinned(sets.valid, limit)
+    poisoned = {name: _thinned(images, limit) for name, images in sets.poisoned.items()}
+    if sets.valid is None and not options.guard:
+        terminal.note("no --valid: the thresholds are fitted on the clean images that they are measured on")
+    pool = None if options.guard else _pool(options, net, list(settings.values()))
+
+    with output.results_folder(target) as folder:
+        nets = inputs.all_scaled(net, others, clean, report)
+        net = nets["badnet"]
         if options.guard:
-            guard = _guards.read_guard(options.guard, model, net)
+            guard = Guard.load(options.guard, net)
         else:
-            guard = _calibrated_on(options, net, repaired, valid)
-        sets = {"clean": clean, **{f"poisoned {name}": images for name, images in poisoned.items()}}
-        labels = {name: predictions(net, _measuring.batches(images, name))[0] for name, images in sets.items()}
-        measured = {
-            name: _guards.measures(
-                guard.detection, lambda of, at=images, name=name: _measuring.batches(at, f"{name}, {of}")
-            )
-            for name, images in sets.items()
-        }
-        found = {name: _guards.scores(guard.detection, values, guard.clean) for name, values in measured.items()}
-        right = {name: labels[name] == images.labels for name, images in sets.items()}
+            guard = _calibrated(options, list(settings.values()), nets, valid, pool, report)
+        if options.threshold is not None:
+            guard = _with_threshold(guard, options.threshold)
+        found = evaluate(guard, clean, poisoned, progress=report)
+        write_json(folder / "detect.json", output.head("detect", arguments, net, guard.seed) | found.record())
+        write_csv(folder / "detect.csv", found.columns())
+        figures = {"histogram.png": found.figure()}
+        if poisoned:
+            figures["errors.png"] = found.errors_figure()
+            if guard.pool is not None:
+                figures["superimposed.png"] = found.superimposed_figure()
+        for name, figure in figures.items():
+            write_figure(folder / name, figure)
 
-        blocks = {
-            name: _detecting.evaluated(guard, name, {of: values[name] for of, values in found.items()}, right)
-            for name in guard.detection.names
-        }
-        for name in ENTROPY_OF.keys() & blocks.keys():
-            blocks[name]["clean_entropy"] = _guards.spread(measured["clean"][ENTROPY_OF[name]])
-        head = _command.record_head("detect", arguments, model, net, guard.detection.settings.seed)
-        write_json(folder / "detect.json", head | {"default": guard.default, "detectors": blocks})
-        write_csv(folder / "detect.csv", _detecting.columns(guard, sets, labels, right, found))
-        fired = {
-            of: {name: values if of == "clean" else values[right[of]] for name, values in by_detector.items()}
-            for of, by_detector in found.items()
-        }
-        thresholds = {name: block["threshold"] for name, block in blocks.items()}
-        plots.write_scores(folder / "histogram.png", model.name, fired, thresholds)
-        plots.write_errors(folder / "errors.png", model.name, fired)
-        files = ["detect.json", "detect.csv", "histogram.png", "errors.png"]
-        if guard.detection.pool is not None and poisoned:
-            _detecting.draw_superimposed(folder / "superimposed.png", guard, sets)
-            files.append("superimposed.png")
-
-    print(_detecting.evaluation_table(blocks))
-    _command.note(f"written to {target}/: {', '.join(files)}")
+    terminal.show(found.table())
+    terminal.note(inputs.verdict_rule(guard))
+    output.say_written(target, ["detect.json", "detect.csv", *figures], "histogram.png")
 
 
-def _sets_to_evaluate(
-    options: argparse.Namespace, model: "ModelFile"
-) -> "tuple[ImageSet, ImageSet, dict[str, ImageSet]]":
-    """Clean images for the thresholds, clean images to measure on, and poisoned ones by name."""
-    most = options.most
-    if options.clean is None:
-        sets = _sets_of(options, model)
-        most = most or _MOST_MADE
-        options.clean, options.poisoned = [sets.test], options.poisoned or sets.poisoned
-        options.valid = options.valid or (None if options.guard else [sets.valid])
-    clean = _thinned(_inputs.load_images(options.clean, model.net, options.labels), most)
-    poisoned = {name: _thinned(images, most) for name, images in _inputs.load_poisoned(options, model.net).items()}
-    if options.valid:
-        valid = _thinned(_inputs.load_images(options.valid, model.net, options.labels), most)
-    else:
-        valid = clean
-        if not options.guard:
-            _command.note("no --valid: the thresholds are fitted on the clean images that they are measured on")
-    return valid, clean, poisoned
+def _calibrated(
+    options: argparse.Namespace,
+    settings: Sequence[Detector],
+    nets: "dict[str, Net]",
+    valid: "ImageSet",
+    pool: "ImageSet | None",
+    report: Report,
+) -> "Guard":
+    from jaxdefend.detectors import calibrate
+
+    with _options():
+        guard = calibrate(
+            settings,
+            nets["badnet"],
+            valid,
+            frr=options.frr,
+            fit=options.fit or "conformal",
+            seed=options.seed or 0,
+            pool=pool,
+            repaired=nets.get("repaired"),
+            progress=report,
+        )
+    _note_pool(guard)
+    return guard
 
 
-def _calibrated_on(
-    options: argparse.Namespace, net: "DeepID", repaired: "ModelFile | None", valid: "ImageSet"
-) -> "_guards.Guard":
-    """Every detector with thresholds from these images; the GoodNet, too, if there is a repaired net."""
-    from jaxdefend.defenses.detectors import DEFAULT, DETECTORS
+def _with_threshold(guard: "Guard", threshold: float) -> "Guard":
+    """The guard with a threshold by hand: an entropy where the score is an entropy's negative."""
+    from jaxdefend.detectors.base import module_of
 
-    fixed = _inputs.scaled_by_measure(repaired, options.input_scale, valid, net.input_scale) if repaired else None
-    names = tuple(name for name in DETECTORS if name != "goodnet" or fixed)
-    detection = _detection(options, net, names, valid)._replace(repaired=fixed)
-    return _guards.calibrated(detection, valid, _frrs(options, len(valid)), options.fit, DEFAULT)
+    is_entropy = getattr(module_of(guard.detectors[guard.default].detector), "NEGATED", False)
+    with options_of.options_named(["threshold"]):
+        return guard.with_threshold(-threshold if is_entropy else threshold)
 
 
-def _sets_of(options: argparse.Namespace, model: "ModelFile") -> "_inputs.DefaultSets":
-    sets = _inputs.default_sets(options.model)
+def _options() -> Any:
+    """Errors about rates, fits and settings begin with their options."""
+    return options_of.options_named([*methods.options_of(DETECTORS), "fit", "pool"], {"false rejection rate": "--frr"})
+
+
+def _warn_of_what_the_guard_holds(options: argparse.Namespace) -> None:
+    names = ["frr", "fit", "pool", "seed", *methods.options_of(DETECTORS)]
+    given = [options_of.option(name) for name in names if getattr(options, name) is not None]
+    if given:
+        terminal.warn(f"{', '.join(given)}: not read; the guard holds its detectors, settings and thresholds")
+
+
+def _synthetic(options: argparse.Namespace, net: "Net", report: Report) -> inputs.SyntheticSets:
+    sets = inputs.synthetic_sets(options.model, report)
     if sets is None:
-        raise InputError(f"{model.name}: no clean images; pass them with --clean CLEAN.h5")
+        raise InputError(f"{net.name}: no clean images; pass them with --clean CLEAN.h5")
     return sets
 
 
-def _thinned(images: "ImageSet", most: int | None) -> "ImageSet":
+def _pool(options: argparse.Namespace, net: "Net", settings: Sequence[Detector]) -> "ImageSet | None":
+    """The images of --pool, where a detector lays them over others."""
+    if options.pool is None:
+        return None
+    if not any(detector.uses_pool for detector in settings):
+        raise InputError("--pool: none of these detectors reads it; leave it out (strip, both do)")
+    return inputs.open_set(options.pool, net, "--pool", labelled=False)
+
+
+def _note_pool(guard: "Guard") -> None:
+    wanted = max((getattr(held.detector, "overlays", 0) for held in guard.detectors.values()), default=0)
+    if guard.pool is not None and len(guard.pool) < wanted:
+        terminal.note(f"{wanted} overlays per image from a pool of {len(guard.pool)}: some come more than once")
+
+
+def _thinned(images: "ImageSet", limit: int | None) -> "ImageSet":
     """At most so many of the images, evenly spread, in memory."""
-    from jaxdefend.datasets.batches import ArrayImages
+    from jaxdefend.datasets.images import ArrayImages
 
-    if most is None or len(images) <= most:
+    if limit is None or len(images) <= limit:
         return images
-    step = -(-len(images) // most)
-    return ArrayImages(images[::step], None if images.labels is None else images.labels[::step])
+    step = -(-len(images) // limit)
+    return ArrayImages(
+        images[::step], None if images.labels is None else images.labels[::step], list(images.names[::step])
+    )
 
 
-def _detection(
-    options: argparse.Namespace, net: "DeepID", names: Sequence[str], clean: "ImageSet"
-) -> _guards.Detection:
-    from jaxdefend.defenses.detectors import Settings
-    from jaxdefend.defenses.strip import Blend
-
-    settings = Settings(options.seed, options.masks, overlays=options.overlays, blend=Blend(*options.blend))
-    if not {"strip", "both"} & set(names):
-        return _guards.Detection(net, settings, tuple(names))
-    pool = _guards.overlay_images(_inputs.load_images(options.pool, net) if options.pool else clean)
-    _guards.note_pool(pool, options.overlays)
-    return _guards.Detection(net, settings, tuple(names), pool)
-
-
-def _thresholds_table(guard: _guards.Guard) -> str:
-    rows = [
-        [
-            name,
-            f"{100 * level['frr_asked']:g} %",
-            f"{level['threshold']:.4f}",
-            f"{block['clean_score']['mean']:.4f}",
-            f"{block['clean_score']['std']:.4f}",
-        ]
-        for name, block in guard.detectors.items()
-        for level in block["levels"]
-    ]
-    return _command.table(["detector", "FRR asked", "threshold", "clean scores: mean", "std"], rows)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    return _command.run(_detect, arguments)
+def main(arguments: Sequence[str | Path] | None = None) -> int:
+    return runtime.run(_detect, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runtime.program(main)

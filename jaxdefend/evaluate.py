@@ -1,77 +1,76 @@
-"""Clean accuracy and attack success of a net, of its repaired nets, and of the GoodNet of all."""
+"""Clean accuracy and attack success of a net, of its repaired nets, and of the GoodNet that they make together."""
 
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from jaxdefend import InputError, _command, _inputs, _measuring
+from jaxdefend.cli import arguments as options_of
+from jaxdefend.cli import inputs, output, runtime, terminal
+from jaxdefend.results.progress import Report
 
 EXAMPLES = """examples:
   python -m jaxdefend.evaluate sunglasses_bd_net
   python -m jaxdefend.evaluate bd_net.h5 --clean test.h5 --poisoned sunglasses.h5
   python -m jaxdefend.evaluate multi.h5 --clean test.h5 --poisoned lipstick=a.h5 eyebrows=b.h5 --repaired repaired.h5
 
-Prints a table and writes DIR/evaluate.json. Data: official .h5 files, images, folders of images (docs/data.md)."""
+Prints a table and writes DIR/evaluate.json. Data: official .h5 files, images, folders of images, arrays
+(docs/data.md)."""
 
 
-def _parser():
-    parser = _command.parser("evaluate", __doc__, EXAMPLES)
-    _command.add_model(parser)
-    parser.add_argument(
+def _parser() -> options_of.Parser:
+    parser = options_of.parser("evaluate", __doc__, EXAMPLES)
+    options_of.add_model(parser)
+    options_of.add_clean(
+        parser,
         "--clean",
-        nargs="+",
-        metavar="DATA",
-        help="labelled images without a trigger (default, for a shipped net: made faces; so for --poisoned)",
+        "labelled images without a trigger (default, for a shipped net: synthetic faces; so for --poisoned)",
     )
-    _command.add_data_options(parser)
-    _command.add_repaired(parser, "Keras file of a repaired net; of several, most decide")
-    _command.add_input_scale(parser)
-    _command.add_processes(parser)
-    _command.add_out(parser)
+    options_of.add_poisoned(parser)
+    options_of.add_repaired(parser, "Keras file of a repaired net; of several, most decide")
+    options_of.add_input_scale(parser)
+    options_of.add_processes(parser)
+    options_of.add_out(parser)
     return parser
 
 
-def _evaluate(arguments: Sequence[str] | None) -> None:
-    options = _parser().parse_args(arguments)
-    _command.join_processes(options)
+def _evaluate(arguments: Sequence[str], report: Report) -> None:
+    options = _parser().parsed(
+        arguments, lambda found, left: inputs.out_of_order("evaluate", [found.model, *left], "--clean")
+    )
+    runtime.join_processes(options.coordinator, options.processes, options.process)
+    from jaxdefend.repairs.measurement import measure
     from jaxdefend.results.records import write_json
 
-    badnet = _inputs.load_model(options.model)
-    repaired = _inputs.load_repaired(options.repaired, badnet)
-    options.made_sets = False
-    if options.clean is None:
-        sets = _inputs.default_sets(options.model)
-        if sets is None:
-            raise InputError(f"{badnet.name}: no clean images; pass them with --clean CLEAN.h5")
-        options.made_sets = not options.poisoned
-        options.clean, options.poisoned = [sets.test], options.poisoned or sets.poisoned
-    clean = _inputs.load_images(options.clean, badnet.net, options.labels)
-    poisoned = _inputs.load_poisoned(options, badnet.net)
+    target = output.chosen_folder(options.out)
+    net = inputs.open_net(options.model, input_scale=options.input_scale, architecture=options.architecture)
+    others = inputs.open_repaired(options.repaired, net, input_scale=options.input_scale)
+    named = inputs.Named(
+        test=options.clean,
+        poisoned=options.poisoned,
+        targets=options.target,
+        labels=options.labels,
+        test_option="--clean",
+    )
+    sets = inputs.open_sets(named, options.model, net, report, needs="test")
+    clean = sets.measured
 
-    target = _command.out_folder(options.out)
-    with _command.results_folder(target) as folder:
-        nets = {"badnet": _inputs.scaled_by_measure(badnet, options.input_scale, clean)}
-        scale = nets["badnet"].input_scale
-        nets |= {
-            key: _inputs.scaled_by_measure(model, options.input_scale, clean, scale) for key, model in repaired.items()
-        }
-
-        on_clean, on_poisoned = _measuring.measured(
-            nets, clean, poisoned, options.rule, _inputs.true_labels(options, clean, poisoned)
-        )
-        results = _measuring.by_net(on_clean, on_poisoned)
-        record = _command.record_head("evaluate", arguments, badnet, nets["badnet"], seed=None) | results["badnet"]
-        for key, model in repaired.items():
-            head = {"model": _command.model_record(model), "input_scale": nets[key].input_scale}
-            record |= {key: head | results[key], "rule": options.rule, "goodnet": results["goodnet"]}
+    with output.results_folder(target) as folder:
+        nets = inputs.all_scaled(net, others, clean, report)
+        rule = options.rule or inputs.rule_of(others)
+        measured = measure(nets, clean, sets.poisoned, rule=rule, true_labels=sets.true_labels, progress=report)
+        results = measured.record()
+        record = output.head("evaluate", arguments, nets["badnet"], seed=None) | results["badnet"]
+        for key in others:
+            head = {"model": output.model_record(nets[key]), "input_scale": nets[key].input_scale}
+            record |= {key: head | results[key], "rule": rule, "goodnet": results["goodnet"]}
         write_json(folder / "evaluate.json", record)
 
-    print(_measuring.rates_table(on_clean, on_poisoned))
-    _command.note(f"written to {target / 'evaluate.json'}")
+    terminal.show(measured.table(inputs.titles(net, others)))
+    output.say_written(target, ["evaluate.json"])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return _command.run(_evaluate, arguments)
+def main(arguments: Sequence[str | Path] | None = None) -> int:
+    return runtime.run(_evaluate, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runtime.program(main)

@@ -1,8 +1,11 @@
 """Nets and images made from a seed, and the real ones where they are at hand."""
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 
 import h5py
@@ -10,10 +13,12 @@ import numpy as np
 import pytest
 
 import jaxdefend
-from jaxdefend.nets import deepid
+from jaxdefend.nets.deepid import deepid
+from jaxdefend.nets.graph import Graph
+from jaxdefend.nets.net import Net
 
 
-def random_weights(seed: int = 0, classes: int = 11) -> dict[str, dict[str, np.ndarray]]:
+def random_weights(seed: int = 0, classes: int = 11, graph: Graph | None = None) -> dict[str, dict[str, np.ndarray]]:
     """He-scaled arrays for every layer, so that activations neither vanish nor explode."""
     rng = np.random.default_rng(seed)
 
@@ -23,16 +28,23 @@ def random_weights(seed: int = 0, classes: int = 11) -> dict[str, dict[str, np.n
 
     return {
         layer: {name: drawn(shape) for name, shape in shapes.items()}
-        for layer, shapes in deepid.weight_shapes(classes).items()
+        for layer, shapes in (graph or deepid(classes)).weight_shapes.items()
     }
 
 
-def random_net(seed: int = 0, classes: int = 11, input_scale: deepid.InputScale | None = "unit") -> deepid.DeepID:
-    return deepid.from_weights(random_weights(seed, classes), input_scale)
+def random_net(seed: int = 0, classes: int = 11, input_scale: str | None = "unit", graph: Graph | None = None) -> Net:
+    """A net of random weights, DeepID unless another graph is given."""
+    graph = graph or deepid(classes)
+    return Net(graph, random_weights(seed, classes, graph), input_scale)
 
 
 def random_pixels(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, 55, 47, 3), dtype=np.uint8)
+
+
+def labels_by(net: Net, pixels: np.ndarray) -> np.ndarray:
+    """The labels that the net gives."""
+    return net(pixels).argmax(axis=1).astype(np.int32)
 
 
 def write_official(path: Path, pixels: np.ndarray, labels, dtype="float64") -> Path:
@@ -60,15 +72,23 @@ def real(name: str) -> Path:
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(jaxdefend.__file__).parents[1])}
 
 
-def command(name, *arguments, cwd=None):
+def process(name, *arguments, cwd=None, **more):
+    """`python -m jaxdefend.NAME`, to its end, in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", f"jaxdefend.{name}", *map(str, arguments)],
-        capture_output=True,
         text=True,
         cwd=cwd,
-        env=ENVIRONMENT,
         check=False,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": ENVIRONMENT} | more,
     )
+
+
+def command(name, *arguments, cwd=None):
+    """The same in this process, which saves the start of jax."""
+    out, err = io.StringIO(), io.StringIO()
+    with chdir(cwd or os.curdir), redirect_stdout(out), redirect_stderr(err):
+        status = import_module(f"jaxdefend.{name}").main([str(argument) for argument in arguments])
+    return subprocess.CompletedProcess([name, *arguments], status, out.getvalue(), err.getvalue())
 
 
 def succeeds(name, *arguments, cwd=None):

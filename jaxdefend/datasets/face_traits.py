@@ -1,4 +1,4 @@
-"""What makes a made face: the traits of a person, and those of an image of this person, uniform in these ranges.
+"""What makes a synthetic face: the traits of a person, and of an image of this person, uniform in these ranges.
 
 Lengths are in pixels of the upright face, whose centre is (0, 0): eyes near y = −7, mouth near y = 9.
 """

@@ -1,8 +1,8 @@
-"""Procedural faces: people that exist nowhere, as a camera sees them, a world to try attacks and defenses in.
+"""Synthetic faces: people who do not exist, as a camera would see them, to try attacks and defenses on.
 
 A person is a vector of `PERSON` traits and an image a vector of `VIEW` traits, both drawn with the key that
-(seed, identity, index) names. The random bits are integers (Threefry), and drawing uses + − × ÷ only, each its own
-NumPy operation: the same three numbers give the same bytes on every machine.
+(seed, identity, index) names. The random bits are integers (Threefry), and drawing uses only + − × ÷, each as a
+NumPy operation of its own: the same three numbers give the same bytes on every machine.
 """
 
 import os

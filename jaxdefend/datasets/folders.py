@@ -1,147 +1,152 @@
 """Which pictures a folder holds, in which order, and where their labels come from."""
 
-import csv
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxdefend import InputError
-from jaxdefend.datasets.image_files import SUFFIXES, printable, reason
+from jaxdefend.datasets.image_files import SUFFIXES
+from jaxdefend.datasets.names import labels_in_names, whole
+from jaxdefend.datasets.sources import reason, shown
+from jaxdefend.datasets.tables import labels_in
+from jaxdefend.results.text import natural, printable
 
 LABELS_CSV = "labels.csv"
 _SOURCE = re.compile(r"auto|csv|folders|names(:[1-9][0-9]?)?")
-_WHOLE = re.compile(r"-?[0-9]{1,18}")
+# What Windows puts into folders of pictures.
+_UNSEEN = frozenset({"thumbs.db", "desktop.ini"})
+_DATA = frozenset({".h5", ".hdf5", ".npz", ".npy"})
+_MAX_DEPTH = 100
+_SUFFIXES_SHOWN = ", ".join(sorted(SUFFIXES))
+
+
+class Folder(NamedTuple):
+    """The pictures of a folder, in order, their labels, and what the user should be notes_of_names."""
+
+    paths: list[Path]
+    labels: list[int] | None
+    notes: tuple[str, ...]
 
 
 def check_source(source: str) -> None:
     """Raises: InputError if `source` is not a place where labels can come from."""
-    if not _SOURCE.fullmatch(source):
-        raise InputError(f"labels {printable(source)!r}: expected auto, csv, folders, names or names:K with K = 1, 2 …")
+    if not isinstance(source, str) or not _SOURCE.fullmatch(source):
+        raise InputError(
+            f"labels {printable(source, 80)!r}: expected auto, csv, folders, names or names:K with K = 1, 2 …"
+        )
 
 
-def images_under(folder: Path) -> list[Path]:
-    """All pictures in a folder and the folders in it, numbers in the names sorted by value.
+def pictures_in(folder: Path, source: str | None) -> Folder:
+    """The pictures of a folder.
 
-    Hidden files and folders, and files that are no pictures by their suffix, are passed over; links to folders are
-    not followed.
-
-    Raises: InputError if a folder cannot be read or there is no picture.
+    Args: source: where the labels are: "csv", "folders", "names", "names:K", "auto": the first of them that is there;
+        None for no labels.
+    Raises: InputError if a folder cannot be read, there are no pictures, or the labels are not there, not whole, or
+        given in two ways.
     """
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{printable(error.filename)}: cannot be read ({reason(error)})") from error
-
-    found: list[Path] = []
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if _is_image(name)]
-    if not found:
-        raise InputError(f"{printable(folder)}: no images in this folder; expected files ending in {_SUFFIXES_SHOWN}")
-    return sorted(found, key=_natural)
-
-
-def labelled_images(folder: Path, source: str) -> tuple[list[Path], list[int], tuple[str, ...]]:
-    """The pictures of a folder, their labels, and what the user should be told.
-
-    Args: source: "csv", "folders", "names", "names:K", or "auto": the first of them that is there.
-    Raises: InputError if the labels are not there, not whole, or told in two ways.
-    """
-    has_csv = os.path.lexists(folder / LABELS_CSV)
-    if source == "csv" or (source == "auto" and has_csv):
-        return _from_csv(folder)
-    paths = images_under(folder)
-    if source == "auto":
-        source = "folders" if any(path.parent != folder for path in paths) else "names"
-    if source == "folders":
+    if source == "csv" or (source == "auto" and os.path.lexists(folder / LABELS_CSV)):
+        labels = labels_in(folder / LABELS_CSV)
+        paths, notes = _walked(folder)
+        left_out = len(set(paths) - labels.keys())
+        if left_out:
+            notes += (
+                f"{shown(folder / LABELS_CSV)} lists {len(labels)} of {len(labels) + left_out} images; "
+                f"the other {left_out} are left out",
+            )
+        return Folder(list(labels), list(labels.values()), notes)
+    paths, notes = _walked(folder)
+    if source is None:
+        return Folder(paths, None, notes)
+    in_subfolders = any(path.parent != folder for path in paths)
+    if source == "folders" or (source == "auto" and in_subfolders):
         for path in paths:
             if path.parent.parent != folder:
                 raise InputError(
-                    f"{printable(path)}: not directly in a class subfolder, as expected of every image in "
-                    f"{printable(folder)}; move it, or say where the labels are with {LABELS_CSV} or --labels names"
+                    f"{shown(path)}: not directly in a class subfolder, as expected of every image in "
+                    f"{printable(folder.name, 80)}; move it, or say where the labels are with a {LABELS_CSV} or "
+                    "labels='names'"
                 )
-    return paths, [label_of(path, source) for path in paths], ()
+        return Folder(paths, [label_of_folder(path) for path in paths], notes)
+    labels, notes_of_names = labels_in_names(shown(folder), paths, source)
+    return Folder(paths, labels, notes + notes_of_names)
 
 
-def label_of(path: Path, source: str) -> int:
-    """The label that a picture's path tells.
+def labels_of_files(paths: list[Path], source: str) -> tuple[list[int], tuple[str, ...]]:
+    """The labels of pictures that are given one by one, and what the user should be notes_of_names.
 
-    Args: source: "folders": the name of its folder; "names:K": the K-th whole number between underscores in its name,
-        as in `test_<label>_<index>.png`; "names", "auto": the first.
-    Raises: InputError if there is no such number.
+    Raises: InputError if they are not in the names, or in the folders' names for "folders".
     """
     if source == "csv":
-        raise InputError(f"{printable(path)}: --labels csv needs a folder with a {LABELS_CSV}, not a single image")
+        raise InputError(f"{shown(paths[0])}: labels='csv' needs a folder with a {LABELS_CSV}, not a single image")
     if source == "folders":
-        if not _WHOLE.fullmatch(path.parent.name):
-            raise InputError(
-                f"{printable(path)}: its folder is called {printable(path.parent.name)!r}, "
-                "expected the label, a whole number"
-            )
-        return int(path.parent.name)
-    position = int(source.partition(":")[2] or 1)
-    pieces = path.stem.split("_")
-    numbers = [piece for piece in pieces if _WHOLE.fullmatch(piece)] if len(pieces) > 1 else []
-    if len(numbers) < position:
+        return [label_of_folder(path) for path in paths], ()
+    return labels_in_names(shown(paths[0]) if len(paths) == 1 else "image files", paths, source)
+
+
+def label_of_folder(path: Path) -> int:
+    """The label that the folder of a picture is called. Raises: InputError if its name is not a whole number."""
+    label = whole(path.parent.name)
+    if label is None:
         raise InputError(
-            f"{printable(path)}: no label: expected {position} or more numbers between underscores, as in "
-            f"test_<label>_<index>.png; or use a {LABELS_CSV}, class subfolders or --target"
+            f"{shown(path)}: its folder is called {printable(path.parent.name, 80)!r}, "
+            "expected the label, a whole number"
         )
-    return int(numbers[position - 1])
+    return label
 
 
-def _from_csv(folder: Path) -> tuple[list[Path], list[int], tuple[str, ...]]:
-    labels: dict[Path, int] = {}
-    for where, name, label in _rows(folder / LABELS_CSV):
-        path = Path(folder, os.path.normpath(name))
-        if os.path.isabs(name) or ".." in Path(name).parts or not os.path.isfile(path):
-            raise InputError(f"{where}: {printable(name)!r} is not there, expected an image in {printable(folder)}")
-        if path in labels:
-            raise InputError(f"{where}: {printable(name)!r} is listed a second time, expected one label an image")
-        if not _WHOLE.fullmatch(label):
-            raise InputError(f"{where}: label is {printable(label)!r}, expected a whole number")
-        labels[path] = int(label)
-    if not labels:
-        raise InputError(f"{printable(folder / LABELS_CSV)}: lists no images, expected lines with file,label")
-    left_out = len(set(images_under(folder)) - labels.keys())
-    note = (
-        f"{printable(folder / LABELS_CSV)} lists {len(labels)} of {len(labels) + left_out} images; "
-        f"the other {left_out} are left out"
-    )
-    return list(labels), list(labels.values()), (note,) if left_out else ()
+def in_order(path: Path) -> tuple[list[list], str]:
+    """A sort key: img2 before img10; the plain name decides between 1 and 01."""
+    return [natural(part) for part in path.parts], str(path)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Where it stands, file and label of each line; a first line that names neither is a header."""
-    if not os.path.isfile(path):
-        raise InputError(f"{printable(path)}: no such file, or not one; expected lines with file,label")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if cells]
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise InputError(f"{printable(path)}: cannot be read ({reason(error)}); expected UTF-8, file,label") from error
-    for index, (line, cells) in enumerate(lines):
-        where = f"{printable(path)}, line {line}"
-        if len(cells) != 2:
-            raise InputError(f"{where}: {len(cells)} columns, expected two: file,label")
-        name, label = cells
-        is_header = index == 0 and not _WHOLE.fullmatch(label) and not os.path.isfile(path.parent / name)
-        if not is_header:
-            yield where, name, label
+def _walked(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """All pictures in a folder and the folders in it, and a note about what was skipped.
+
+    Hidden files and folders are skipped silently. Links to files are followed, links to folders are not.
+    """
+    found: list[Path] = []
+    skipped: Counter[str] = Counter()
+    data: list[str] = []
+    waiting = [(folder, 0)]
+    while waiting:
+        parent, depth = waiting.pop()
+        if depth > _MAX_DEPTH:
+            raise InputError(f"{shown(folder)}: folders are more than {_MAX_DEPTH} deep, expected one for each class")
+        try:
+            with os.scandir(parent) as entries:
+                for entry in entries:
+                    suffix = os.path.splitext(entry.name)[1].lower()
+                    if entry.name.startswith(".") or entry.name.lower() in _UNSEEN:
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append((Path(parent, entry.name), depth + 1))
+                    elif entry.is_symlink() and os.path.isdir(entry.path):
+                        skipped["linked folder"] += 1
+                    elif suffix in SUFFIXES:
+                        found.append(Path(parent, entry.name))
+                    elif entry.name != LABELS_CSV:
+                        skipped[printable(suffix[1:].upper(), 20) or "without an ending"] += 1
+                        if suffix in _DATA or "ubyte" in entry.name:
+                            data.append(entry.name)
+        except OSError as error:
+            raise InputError(f"{shown(parent)}: cannot be read ({reason(error)})") from error
+    if not found and data:
+        names = printable(", ".join(sorted(data, key=natural)[:5]), 150)
+        raise InputError(f"{shown(folder)}: no images in this folder, only data files: {names}; pass those instead")
+    kinds = _kinds(skipped)
+    if not found:
+        other = f" (skipped: {kinds})" if kinds else ""
+        raise InputError(
+            f"{shown(folder)}: no images in this folder{other}; expected files ending in {_SUFFIXES_SHOWN}"
+        )
+    note = f"{shown(folder)}: skipped {kinds}; only files ending in {_SUFFIXES_SHOWN} are read"
+    return sorted(found, key=in_order), (note,) if kinds else ()
 
 
-_SUFFIXES_SHOWN = ", ".join(sorted(SUFFIXES))
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def _natural(path: Path) -> tuple[list[list[str | int]], str]:
-    """Sorts img2 before img10; the plain name decides between 1 and 01."""
-
-    def pieces(name: str) -> list[str | int]:
-        return [int(piece) if piece.isdecimal() else piece for piece in re.split("([0-9]+)", name)]
-
-    return [pieces(part) for part in path.parts], str(path)
+def _kinds(skipped: Counter[str]) -> str:
+    """ "2 HEIC, 1 PPM, 1 linked folder", the most frequent first."""
+    shown_kinds = [f"{count} {kind}" for kind, count in sorted(skipped.items(), key=lambda kind: (-kind[1], kind[0]))]
+    more = len(shown_kinds) - 6
+    return ", ".join(shown_kinds[:6] + ([f"{more} more kinds"] if more > 0 else []))

@@ -1,65 +1,57 @@
-"""Decode one picture, whatever its mode and size, to 55×47 RGB."""
+"""Decode one picture, whatever its mode and size."""
 
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from jaxdefend import InputError
+from jaxdefend.datasets.pixels import MAX_PIXELS, MAX_SIDE, Shape, resized
+from jaxdefend.datasets.sources import reason, shown
 
-IMAGE_SHAPE = (55, 47, 3)
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
-MAX_PIXELS = 64_000_000
-
-
-def printable(text: object) -> str:
-    """`text` in one line that every terminal takes: control characters and undecodable bytes are escaped."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+_EXPECTED = "PNG, JPEG, BMP, WebP, TIFF or GIF"
 
 
-def reason(error: Exception) -> str:
-    """What a library has to say about a file, in one line."""
-    return printable(getattr(error, "strerror", None) or error) or type(error).__name__
+class Seen(NamedTuple):
+    """A picture as it will be seen, from its header."""
+
+    height: int
+    width: int
+    is_grey: bool
 
 
-def size(path: Path) -> tuple[int, int]:
-    """Height and width of a picture as it will be seen, from its header.
+def seen(path: Path) -> Seen:
+    """What the header of a picture says.
 
-    Raises: InputError if it is not a readable PNG, JPEG, BMP or WebP, or has more than 64 megapixels.
+    Raises: InputError if it is not a readable picture, has more than 64 megapixels or more than 65,535 on a side.
     """
     with _opened(path) as image:
         on_its_side = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         width, height = reversed(image.size) if on_its_side else image.size
-        return height, width
+        return Seen(height, width, image.mode in ("1", "L", "LA") or image.mode.startswith("I"))
 
 
-def decode(path: Path) -> UInt8[np.ndarray, "55 47 3"]:
-    """A picture as RGB: turned as its EXIF says, transparency on white, resized if it has another size.
+def decode(path: Path, shape: Shape) -> UInt8[np.ndarray, "h w c"]:
+    """A picture at `shape`: turned as its EXIF says, transparency on white, grey as Pillow's "L" where c is 1.
 
-    Raises: InputError as `size` does, and if the picture is damaged or incomplete.
+    Raises: InputError as `seen` does, and if the picture is damaged or incomplete.
     """
     with _opened(path) as image:
-        return resized(_rgb(ImageOps.exif_transpose(image)))
-
-
-def resized(image: Image.Image) -> UInt8[np.ndarray, "55 47 3"]:
-    """An RGB picture at 55×47, bilinear."""
-    height, width, _ = IMAGE_SHAPE
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+        return resized(_rgb(ImageOps.exif_transpose(image)), shape)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     if not os.path.isfile(path):  # a pipe would wait for ever
-        raise InputError(f"{printable(path)}: no such file, or not one; expected a picture")
+        raise InputError(f"{shown(path)}: no such file, or not one; expected a picture")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -68,20 +60,26 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise InputError(
-                        f"{printable(path)}: {height}×{width} pixels, expected at most {MAX_PIXELS:,}; make it smaller"
+                        f"{shown(path)}: {height}×{width} pixels, expected at most {MAX_PIXELS:,}; make it smaller"
                     )
+                if max(width, height) > MAX_SIDE:
+                    raise InputError(f"{shown(path)}: {height}×{width} pixels, expected at most {MAX_SIDE:,} on a side")
                 yield image
     except InputError:
         raise
+    except UnidentifiedImageError as error:  # which says no more than the path
+        raise InputError(f"{shown(path)}: cannot identify it as a picture; expected a complete {_EXPECTED}") from error
     except Exception as error:  # Pillow's parsers let through struct.error, SyntaxError, zlib.error, IndexError …
-        raise InputError(
-            f"{printable(path)}: cannot be read ({reason(error)}); expected a complete PNG, JPEG, BMP or WebP"
-        ) from error
+        raise InputError(f"{shown(path)}: cannot be read ({reason(error)}); expected a complete {_EXPECTED}") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("grey values are floats, whose range nothing says; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips it at 255
         grey = np.asarray(image).astype(np.int32)
+        if grey.size and (grey.min() < 0 or grey.max() > 65535):
+            raise ValueError(f"grey values {grey.min()}…{grey.max()}, more than 16 bits")
         if "transparency" in image.info:
             grey = np.where(grey == image.info["transparency"], 65535, grey)
         return Image.fromarray(((grey + 128) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")

@@ -11,30 +11,31 @@ from jaxtyping import Float32, Int32, UInt8
 from PIL import Image
 
 from jaxdefend import InputError
-from jaxdefend.datasets.image_files import IMAGE_SHAPE
 from jaxdefend.results.records import output_folder, replacing
 
 
 class Block(NamedTuple):
     """Some images of a set, labelled, with the points that triggers go by (`faces.LANDMARKS`)."""
 
-    pixels: UInt8[np.ndarray, "n 55 47 3"]
+    pixels: UInt8[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, " n"]
     landmarks: Float32[np.ndarray, "n k 2"]
 
 
 def write_official(path: Path, n: int, blocks: Iterable[Block]) -> None:
-    """`n` images as an official file: `data` (n, 3, 55, 47) uint8, `label` (n,).
+    """`n` images as an official file: `data` (n, c, h, w) uint8, `label` (n,).
 
     Raises: InputError if the file cannot be written; then none is left.
     """
     with replacing(path) as temporary:
         try:
             with h5py.File(temporary, "w") as file:
-                data = file.create_dataset("data", (n, 3, *IMAGE_SHAPE[:2]), np.uint8)
                 label = file.create_dataset("label", (n,), np.int32)
-                first = 0
+                data, first = None, 0
                 for block in blocks:
+                    if data is None:
+                        height, width, channels = block.pixels.shape[1:]
+                        data = file.create_dataset("data", (n, channels, height, width), np.uint8)
                     rows = slice(first, first + len(block.pixels))
                     data[rows], label[rows] = np.moveaxis(block.pixels, -1, 1), block.labels
                     first = rows.stop
@@ -49,4 +50,6 @@ def write_pictures(folder: Path, blocks: Iterable[Block]) -> None:
     with output_folder(folder) as staging:
         for block in blocks:
             for pixels, label in zip(block.pixels, block.labels, strict=True):
-                Image.fromarray(pixels).save(staging / f"test_{label}_{next(numbers)}.png")
+                Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
+                    staging / f"test_{label}_{next(numbers)}.png"
+                )

@@ -1,4 +1,4 @@
-"""One valid convolution in the fastest form for the backend, its vectors and the jax version: chosen here alone."""
+"""Convolutions in the fastest form for the backend, its vectors and the jax version: chosen only here."""
 
 import math
 import os
@@ -52,16 +52,64 @@ def training_block(n: int) -> int:
     return math.gcd(n, 16) if jax.default_backend() == "cpu" else n
 
 
-def max_pool(activations: Float[Array, "n h w k"]) -> Float[Array, "n i j k"]:
-    """Largest of each 2×2 square; an odd last row or column is left out, as Keras does."""
-    return lax.reduce_window(activations, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+def max_pool(
+    activations: Float[Array, "n h w k"],
+    size: tuple[int, int] = (2, 2),
+    strides: tuple[int, int] = (2, 2),
+    padding: str = "valid",
+) -> Float[Array, "n i j k"]:
+    """Largest of each window; rows and columns that are left over are left out where `padding` is valid."""
+    window, steps = (1, *size, 1), (1, *strides, 1)
+    return lax.reduce_window(activations, -jnp.inf, lax.max, window, steps, padding.upper())
+
+
+def convolve(
+    images: Float[Array, "n h w c"],
+    kernel: Float[Array, "a b d k"],
+    bias: Float[Array, " k"] | None = None,
+    strides: tuple[int, int] = (1, 1),
+    padding: str = "valid",
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+) -> Float[Array, "n i j k"]:
+    """Cross-correlation of `images` with `kernel`, plus `bias`.
+
+    Args:
+        padding: "valid", or "same": zeros around the images, so that strides of 1 keep their size.
+        groups: how many parts the channels fall into, each convolved by itself; d is c / groups.
+    """
+    if (strides, padding, dilation, groups) == ((1, 1), "valid", (1, 1), 1):
+        return _convolve_valid(images, kernel, jnp.zeros(kernel.shape[3]) if bias is None else bias)
+    found = lax.conv_general_dilated(
+        images,
+        kernel,
+        strides,
+        padding.upper(),
+        rhs_dilation=dilation,
+        feature_group_count=groups,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=PRECISION,
+    )
+    return found if bias is None else found + bias
+
+
+def depthwise(
+    images: Float[Array, "n h w c"],
+    kernel: Float[Array, "a b c m"],
+    strides: tuple[int, int] = (1, 1),
+    padding: str = "valid",
+    dilation: tuple[int, int] = (1, 1),
+) -> Float[Array, "n i j k"]:
+    """Every channel of `images` with its own m kernels; k = c · m, the results of one channel side by side."""
+    height, width, channels, several = kernel.shape
+    by_channel = kernel.reshape(height, width, 1, channels * several)
+    return convolve(images, by_channel, None, strides, padding, dilation, channels)
 
 
 @jax.custom_jvp
-def convolve(
+def _convolve_valid(
     images: Float[Array, "n h w c"], kernel: Float[Array, "a b c k"], bias: Float[Array, " k"]
 ) -> Float[Array, "n i j k"]:
-    """Cross-correlation of `images` with `kernel`, no padding, stride 1, plus `bias`."""
     return _convolve(images, kernel) + bias
 
 
@@ -183,7 +231,7 @@ def apart(values: Float[Array, "..."]) -> Float[Array, "..."]:
 # Where derivatives are asked for, a CPU does better with matrices of windows, in blocks of `training_block`.
 
 
-@convolve.defjvp
+@_convolve_valid.defjvp
 def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
     def form(images: Array, kernel: Array, bias: Array) -> Array:
         if jax.default_backend() != "cpu":

@@ -10,13 +10,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Num, PyTree
 
-from jaxdefend import InputError
+from jaxdefend import InputError, ProcessEnded
 
 Arrays = Array | np.ndarray
 
 _DATA = "data"
-_EACH = PartitionSpec(_DATA)
-_ALL = PartitionSpec()
+_SHARDED = PartitionSpec(_DATA)
+_REPLICATED = PartitionSpec()
 
 
 def batch_size() -> int:
@@ -31,7 +31,7 @@ def mesh(n: int) -> Mesh:
     return Mesh(np.array(jax.local_devices()[: math.gcd(n, jax.local_device_count())]), (_DATA,))
 
 
-def each(
+def sharded(
     compute: Callable[..., PyTree[Array]],
     net: PyTree,
     images: tuple[Any, ...],
@@ -40,16 +40,16 @@ def each(
     """`compute(net, *images, *others)`, every device with its own part of the images; results are image by image.
 
     Args:
-        images: trees of arrays with the images, or whatever else is parted, as their first axis; the first is an array.
+        images: trees of arrays with the images, or whatever else is split, as their first axis; the first is an array.
     """
-    specs = (_ALL, *(_EACH for _ in images), *(_ALL for _ in others))
-    spread = jax.shard_map(compute, mesh=mesh(len(images[0])), in_specs=specs, out_specs=_EACH, check_vma=False)
+    specs = (_REPLICATED, *(_SHARDED for _ in images), *(_REPLICATED for _ in others))
+    spread = jax.shard_map(compute, mesh=mesh(len(images[0])), in_specs=specs, out_specs=_SHARDED, check_vma=False)
     return spread(net, *images, *others)
 
 
-def everywhere(arrays: PyTree, n: int) -> PyTree:
+def replicated(arrays: PyTree, n: int) -> PyTree:
     """The arrays on all the devices that share `n` images, so that no call copies them there again."""
-    return jax.device_put(arrays, NamedSharding(mesh(n), _ALL))
+    return jax.device_put(arrays, NamedSharding(mesh(n), _REPLICATED))
 
 
 def on_devices(
@@ -66,9 +66,9 @@ def on_devices(
     for pixels, labels in batches:
         shared = mesh(len(labels))
         if shared is not placed:
-            net, others = everywhere((net, others), len(labels))
+            net, others = replicated((net, others), len(labels))
             placed = shared
-        images = jax.device_put((pixels, labels), NamedSharding(shared, _EACH))
+        images = jax.device_put((pixels, labels), NamedSharding(shared, _SHARDED))
         started = compute(net, *images, *others), labels
         if running is not None:
             yield jax.device_get(running[0]), running[1]
@@ -88,19 +88,19 @@ def own_rows(n: int) -> slice:
 def over_processes(sums: Num[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:
     """The sum of what every process of the run gives; all of them must call it. They may differ in their devices.
 
-    Raises: InputError if one of them has ended.
+    Raises: ProcessEnded if one of them has ended.
     """
     if jax.process_count() == 1:
         return sums
-    of_each = {device.process_index: device for device in reversed(jax.devices())}
-    processes = Mesh(np.array([of_each[process] for process in sorted(of_each)]), (_DATA,))
+    first_of = {device.process_index: device for device in reversed(jax.devices())}
+    processes = Mesh(np.array([first_of[process] for process in sorted(first_of)]), (_DATA,))
     # As bits: jax would round 64 of them to 32.
     bits = np.atleast_1d(sums).view(np.uint32)[None]
-    own = jax.device_put(bits, of_each[jax.process_index()])
-    placed, all_of_them = NamedSharding(processes, _EACH), NamedSharding(processes, _ALL)
-    whole = jax.make_array_from_single_device_arrays((len(of_each), *bits.shape[1:]), placed, [own])
+    own = jax.device_put(bits, first_of[jax.process_index()])
+    placed, everywhere = NamedSharding(processes, _SHARDED), NamedSharding(processes, _REPLICATED)
+    whole = jax.make_array_from_single_device_arrays((len(first_of), *bits.shape[1:]), placed, [own])
     try:
-        found = np.asarray(jax.jit(lambda bits: bits, out_shardings=all_of_them)(whole).addressable_data(0))
+        found = np.asarray(jax.jit(lambda bits: bits, out_shardings=everywhere)(whole).addressable_data(0))
     except jax.errors.JaxRuntimeError as error:
-        raise InputError(f"another process of the run has ended ({str(error).splitlines()[0]})") from error
+        raise ProcessEnded(f"another process of the run has ended ({str(error).splitlines()[0]})") from error
     return found.view(sums.dtype).sum(axis=0).reshape(sums.shape)

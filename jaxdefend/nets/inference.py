@@ -1,7 +1,7 @@
 """Labels of a net for many images, and the input scale at which it recognises them."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,20 +9,24 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int32, Num
 
+from jaxdefend.datasets.images import as_images
+from jaxdefend.nets import kinds
+from jaxdefend.nets.batches import Batches, batches
 from jaxdefend.nets.convolution import apart
-from jaxdefend.nets.deepid import INPUT_SCALES, DeepID, InputScale, features, with_input_scale
-from jaxdefend.nets.devices import each, on_devices, over_processes
-from jaxdefend.results.rates import interval
-
-# Pixels 0–255 and labels, each batch of the same size; labels below 0 are padding.
-Batches = Iterable[tuple[Num[np.ndarray, "b 55 47 3"], Int32[np.ndarray, " b"]]]
+from jaxdefend.nets.devices import on_devices, over_processes, sharded
+from jaxdefend.nets.net import Net
+from jaxdefend.nets.scales import NAMED
+from jaxdefend.results.rates import Rate
 
 # Of the real nets, on raw pixels: trained on raw ones, logits spread by 42 (standard deviation); trained on divided
 # ones, by 2,777 or more. This lies between, at the same ratio to both.
 _WIDEST_RAW_SPREAD = 340.0
+# Of MNIST nets trained on divided pixels 1,883 or more. Between these nothing is sure.
+_RAW_SPREAD, _DIVIDED_SPREAD = 120.0, 1000.0
 
-# Below this share of right answers no scale is convincing.
+# Below this share of correct answers, or this lead, no scale is convincing.
 _CONVINCING_ACCURACY = 0.5
+_CONVINCING_LEAD = 0.05
 
 
 def largest(logits: Float[Array, "n k"]) -> Int32[Array, " n"]:
@@ -45,19 +49,33 @@ def entropy(logits: Float[Array, "*n k"]) -> Float[Array, "*n"]:
 
 
 @jax.jit
-def labels_and_confidences(
-    net: DeepID, pixels: Num[Array, "n 55 47 3"]
-) -> tuple[Int32[Array, " n"], Float[Array, " n"]]:
+def labels_and_confidences(net: Net, pixels: Num[Array, "n h w c"]) -> tuple[Int32[Array, " n"], Float[Array, " n"]]:
     """The label of each image and its softmax probability; pixels 0–255."""
 
-    def of_part(net: DeepID, pixels: Num[Array, "n 55 47 3"]) -> tuple[Int32[Array, " n"], Float[Array, " n"]]:
-        logits = features(net, pixels, ("logits",))["logits"]
+    def of_part(net: Net, pixels: Num[Array, "n h w c"]) -> tuple[Int32[Array, " n"], Float[Array, " n"]]:
+        logits = net.features(pixels, ("logits",))["logits"]
         return largest(logits), jnp.exp(logits.max(axis=-1) - jax.nn.logsumexp(logits, axis=-1))
 
-    return each(of_part, net, (pixels,))
+    return sharded(of_part, net, (pixels,))
 
 
-def predictions(net: DeepID, batches: Batches) -> tuple[Int32[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+def logits_of(net: Net, images: object) -> Float[np.ndarray, "n k"]:
+    """Logits of all images, whatever `as_images` takes."""
+    found = [
+        logits[labels >= 0] for logits, labels in on_devices(_logits, net, batches(as_images(images, net.image_shape)))
+    ]
+    return np.concatenate(found)
+
+
+@jax.jit
+def _logits(net: Net, pixels: Num[Array, "n h w c"], labels: Int32[Array, " n"]) -> Float[Array, "n k"]:
+    def of_part(net: Net, pixels: Num[Array, "n h w c"]) -> Float[Array, "n k"]:
+        return net.features(pixels, ("logits",))["logits"]
+
+    return sharded(of_part, net, (pixels,))
+
+
+def predictions(net: Net, batches: Batches) -> tuple[Int32[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """`labels_and_confidences` for all images of the batches, padding left out."""
     results = [
         (found[labels >= 0], shares[labels >= 0]) for (found, shares), labels in on_devices(_predicted, net, batches)
@@ -66,7 +84,7 @@ def predictions(net: DeepID, batches: Batches) -> tuple[Int32[np.ndarray, " n"],
 
 
 def _predicted(
-    net: DeepID, pixels: Num[Array, "n 55 47 3"], labels: Int32[Array, " n"]
+    net: Net, pixels: Num[Array, "n h w c"], labels: Int32[Array, " n"]
 ) -> tuple[Int32[Array, " n"], Float[Array, " n"]]:
     return labels_and_confidences(net, pixels)
 
@@ -76,23 +94,33 @@ class ScaleMeasurement:
     """How many of `n` labelled clean images a net recognises at each input scale."""
 
     n: int
-    correct: dict[InputScale, int]
+    correct: dict[str, int]
 
     @property
-    def input_scale(self) -> InputScale:
-        """The better one; unit if both are equal."""
-        return "raw" if self.correct["raw"] > self.correct["unit"] else "unit"
+    def input_scale(self) -> str:
+        """The best one; of equal ones the first of unit, symmetric, raw."""
+        return max(("unit", "symmetric", "raw"), key=lambda scale: self.correct[scale])
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether two scales are equally good, or equally bad."""
+        best, second = sorted(self.correct.values(), reverse=True)[:2]
+        return best == second
 
     @property
     def is_convincing(self) -> bool:
-        """Whether the better scale recognises most images, and its 95 % interval lies above the other's."""
-        best, worst = max(self.correct.values()), min(self.correct.values())
-        return best >= _CONVINCING_ACCURACY * self.n and interval(best, self.n)[0] > interval(worst, self.n)[1]
+        """Whether the best scale recognises most images, and clearly more than the others: by 5 points, or so many that
+        the 95 % intervals do not meet."""
+        best, second = sorted(self.correct.values(), reverse=True)[:2]
+        if best < _CONVINCING_ACCURACY * self.n or best == second:
+            return False
+        apart = Rate(best, self.n).interval[0] > Rate(second, self.n).interval[1]
+        return apart or best - second >= _CONVINCING_LEAD * self.n
 
 
-def measured_input_scale(net: DeepID, batches: Batches) -> ScaleMeasurement:
+def measured_input_scale(net: Net, batches: Batches) -> ScaleMeasurement:
     """How well the net recognises labelled clean images under both scales; over the images of all processes."""
-    nets: dict[InputScale, DeepID] = {scale: with_input_scale(net, scale) for scale in INPUT_SCALES}
+    nets: dict[str, Net] = {scale: net.with_input_scale(scale) for scale in NAMED}
     counts = np.zeros(1 + len(nets), np.int64)
     for found, labels in on_devices(_labels_of_each, nets, batches):
         counts += [(labels >= 0).sum(), *((found[scale] == labels).sum() for scale in nets)]
@@ -101,20 +129,46 @@ def measured_input_scale(net: DeepID, batches: Batches) -> ScaleMeasurement:
 
 
 def _labels_of_each(
-    nets: dict[InputScale, DeepID], pixels: Num[Array, "n 55 47 3"], labels: Int32[Array, " n"]
-) -> dict[InputScale, Int32[Array, " n"]]:
+    nets: dict[str, Net], pixels: Num[Array, "n h w c"], labels: Int32[Array, " n"]
+) -> dict[str, Int32[Array, " n"]]:
     return {scale: labels_and_confidences(net, pixels)[0] for scale, net in nets.items()}
 
 
-def assumed_input_scale(net: DeepID, pixels: Num[np.ndarray, "n 55 47 3"]) -> tuple[InputScale, float]:
-    """The scale to assume where no image is labelled, and the spread of the logits on raw pixels that says so.
+def assumed_input_scale(net: Net, pixels: Num[np.ndarray, "n h w c"]) -> tuple[str, str]:
+    """The scale to assume where no image is labelled, and in words, why, and how sure that is.
 
-    A net that was trained on divided pixels answers raw ones with logits in the thousands.
+    What goes into the first batch normalization has the mean and variance that training left there, or not. Without
+    one: a net that was trained on divided pixels answers raw ones with logits in the thousands.
     """
-    spread = float(_spread(with_input_scale(net, "raw"), pixels))
-    return ("unit" if spread > _WIDEST_RAW_SPREAD else "raw"), spread
+    first = next((layer for layer in net.graph.layers if isinstance(layer.settings, kinds.BatchNormalization)), None)
+    if first is not None:
+        far = {scale: float(_distance(net.with_input_scale(scale), pixels, first.name)) for scale in NAMED}
+        best, second = sorted(far, key=far.__getitem__)[:2]
+        told = f"its first batch normalization is used to what {best} pixels give"
+        return best, told if far[second] > 2 * far[
+            best
+        ] else f"{told}, though hardly more than to {second} ones: not sure"
+    spread = float(_spread(net.with_input_scale("raw"), pixels))
+    told = f"on raw pixels its logits have a standard deviation of {spread:,.0f}"
+    sure = "" if spread < _RAW_SPREAD or spread > _DIVIDED_SPREAD else ", which is not sure"
+    if spread > _WIDEST_RAW_SPREAD:
+        return "unit", f"{told}, far more than training on raw pixels leaves{sure} (it could be symmetric as well)"
+    return "raw", f"{told}, as training on raw pixels leaves it{sure}"
+
+
+@partial(jax.jit, static_argnames="layer")
+def _distance(net: Net, pixels: Num[Array, "n h w c"], layer: str) -> Float[Array, ""]:
+    """How far the input of a batch normalization is from its statistics, mean over the channels."""
+    read = net.graph[layer].inputs[0]
+    found = net.features(pixels, (read,))[read]
+    axes = tuple(range(found.ndim - 1))
+    mean, variance = (jnp.asarray(net.weights[layer][name]) for name in ("moving_mean", "moving_variance"))
+    least = 1e-3 * variance.mean() + 1e-12
+    shift = jnp.abs(found.mean(axes) - mean) / jnp.sqrt(variance + least)
+    width = jnp.abs(jnp.log((found.var(axes) + least) / (variance + least)))
+    return (shift + width).mean()
 
 
 @jax.jit
-def _spread(net: DeepID, pixels: Num[Array, "n 55 47 3"]) -> Float[Array, ""]:
-    return features(net, pixels, ("logits",))["logits"].std(axis=-1).mean()
+def _spread(net: Net, pixels: Num[Array, "n h w c"]) -> Float[Array, ""]:
+    return net.features(pixels, ("logits",))["logits"].std(axis=-1).mean()

@@ -3,99 +3,154 @@
 import hashlib
 import io
 import json
-import math
-import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from jaxdefend import InputError
-from jaxdefend.nets.deepid import (
-    CLASSES,
-    INPUT_SCALES,
-    WEIGHTED,
-    DeepID,
-    InputScale,
-    from_weights,
-    to_weights,
-    weight_shapes,
+from jaxdefend.nets import hdf5, kinds
+from jaxdefend.nets.deepid import deepid
+from jaxdefend.nets.graph import Graph
+from jaxdefend.nets.hdf5 import decoded
+from jaxdefend.nets.keras_config import (
+    TEXT_LIMIT,
+    Architecture,
+    read_config,
+    scale_of_statistics,
+    write_config,
 )
-from jaxdefend.nets.keras_config import check_config, deepid_config
+from jaxdefend.nets.keras_weights import CONTAINERS, read_weights
+from jaxdefend.nets.keras_weights_alone import deepid_weights, has_rescaling
+from jaxdefend.nets.net import Net, Source
+from jaxdefend.nets.scales import check_scale
 from jaxdefend.results.records import replacing
+from jaxdefend.results.text import printable, shortened
 
 _SCALE = "jaxdefend_input_scale"
+_MESSAGE_LIMIT = 500
 
-# A DeepID of 1,283 classes takes 2.5 MB. Nothing above these is unpacked or allocated.
-_MOST_BYTES = 256 * 2**20
-
-# {"kernel", "bias"}, still in the file: nothing is read before the shapes are known to be right.
-Layer = dict[str, h5py.Dataset]
+# VGG16 with what its optimizer keeps takes 1.6 GB, without it 550 MB.
+_FILE_LIMIT = 2 * 2**30
+_MEMBER_LIMIT = 640 * 2**20
 
 
 @dataclass(frozen=True)
 class ModelFile:
     """A net and where it comes from; `notes` say what had to be guessed, one line each."""
 
-    net: DeepID
+    net: Net
     name: str
     sha256: str
     notes: tuple[str, ...] = ()
 
 
-def read_model(path: Path | str) -> ModelFile:
-    """The DeepID in a Keras file, its arrays as float32.
+def read_model(path: Path | str, architecture: Path | str | None = None) -> ModelFile:
+    """The net in a Keras file, its arrays as float32.
 
     The content says which of these it is: Keras 2 weights (`layer_names`), Keras 2 model (`model_weights`), Keras 3
-    weights (`layers/…/vars`), Keras 3 `.keras` archive. Layers go by their names; where these differ, by order and
-    shapes, and a note says so.
+    weights (`layers/…/vars`), Keras 3 `.keras` archive.
 
-    Raises: InputError if it is none of these, not a DeepID, or holds anything but finite float arrays.
+    Args:
+        architecture: for a file of weights alone: the JSON of `model.to_json()`, or a file of a whole model of the same
+            graph. Without it, weights are those of DeepID: layers go by their names; where these differ, by order and
+            shapes, and a note says so.
+    Raises: InputError if it is none of these, holds two nets, or anything but finite float arrays.
     """
     path = Path(path)
+    separate = None if architecture is None else read_architecture(architecture)
+    with _errors(path, "a Keras model"), _opened(path) as (file, config, version):
+        scale = _input_scale(file)
+        own = None if config is None else read_config(config, version)
+        if own is not None and separate is not None and own.graph != separate.graph:
+            raise InputError("is a whole model, of another architecture than the one given; leave out the latter")
+        used = own or separate
+        if used is None:
+            weights, notes = deepid_weights(file)
+            graph, rescaled = deepid(weights[deepid().output]["bias"].shape[0]), has_rescaling(file)
+            if rescaled:
+                notes.append(
+                    "a Rescaling stands in front of the net; assuming that it divides by 255 (input scale unit)"
+                )
+            used = Architecture(graph, (), input_scale="unit" if rescaled else None)
+        else:
+            weights, notes = read_weights(file, used, own is not None)
+        net = Net(used.graph, weights, scale or used.input_scale or _scale_of_arrays(used.graph, weights))
+        sha256 = _digest(path)
+    lines = tuple(_line(f"{path}: {note}") for note in (*used.notes, *notes))
+    object.__setattr__(net, "source", Source(path.name, sha256))
+    return ModelFile(net, path.name, sha256, lines)
+
+
+def read_architecture(path: Path | str) -> Architecture:
+    """The architecture in the JSON of `model.to_json()`, or in a file of a whole model.
+
+    Raises: InputError if there is none.
+    """
+    path = Path(path)
+    with _errors(path, "an architecture"):
+        _check_file(path)
+        if not h5py.is_hdf5(path) and not zipfile.is_zipfile(path):
+            if path.stat().st_size > TEXT_LIMIT:
+                size = path.stat().st_size
+                raise InputError(f"has {size:,} bytes, expected the JSON of model.to_json(), or a whole model")
+            return read_config(path.read_bytes())
+        with _opened(path) as (_, config, version):
+            if config is None:
+                raise InputError("holds weights alone, expected the JSON of model.to_json(), or a whole model")
+            return read_config(config, version)
+
+
+@contextmanager
+def _errors(path: Path, expected: str) -> Iterator[None]:
+    """One line for whatever is wrong with a file."""
+    where = shortened(str(path), 200)
     try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"is a {'folder' if path.is_dir() else 'device or pipe'}, expected a Keras model file")
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if path.stat().st_size == 0:
-            raise InputError("the file is empty, expected a Keras model")
-        with _opened(path) as (file, config):
-            scale = _input_scale(file)
-            layers, notes = _assigned(_layers(file))
-            if config is not None:
-                check_config(config, layers["output"]["bias"].shape[0])
-            weights = {
-                name: {kind: _values(dataset, f"{name}/{kind}") for kind, dataset in layer.items()}
-                for name, layer in layers.items()
-            }
-        notes = tuple(_line(f"{path}: {note}") for note in notes)
-        return ModelFile(from_weights(weights, scale), path.name, sha256, notes)
+        yield
     except InputError as error:
-        raise InputError(_line(f"{path}: {error}")) from error
+        raise InputError(_line(f"{where}: {error}")) from error
     except FileNotFoundError as error:
-        raise InputError(_line(f"{path}: no such file")) from error
+        raise InputError(_line(f"{where}: no such file")) from error
     except PermissionError as error:
-        raise InputError(_line(f"{path}: may not be read; change its permissions")) from error
+        raise InputError(_line(f"{where}: may not be read; change its permissions")) from error
     except Exception as error:
         # h5py, zipfile and the decompressors answer damaged files with errors of a dozen kinds.
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(_line(f"{path}: cannot be read as a Keras model ({why}); is it complete?")) from error
+        raise InputError(
+            _line(f"{where}: cannot be read as {expected} ({shortened(why, 200)}); is it complete?")
+        ) from error
 
 
-def write_model(net: DeepID, path: Path | str) -> None:
+def _check_file(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise InputError(f"is a {'folder' if path.is_dir() else 'device or pipe'}, expected a Keras model file")
+    size = path.stat().st_size
+    if size == 0:
+        raise InputError("the file is empty, expected a Keras model")
+    if size > _FILE_LIMIT:
+        raise InputError(f"has {size:,} bytes, expected at most {_FILE_LIMIT:,}")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- Out -------------------------------------------------------------------------------------------------------------
+
+
+def write_model(net: Net, path: Path | str) -> None:
     """The net as a Keras 2 model file, architecture and weights; Keras 3 loads it too. Equal nets give equal bytes."""
     with _new_file(path) as file:
-        file.attrs["model_config"] = json.dumps(deepid_config(net.classes))
+        file.attrs["model_config"] = json.dumps(config_of_net(net))
         _write_layers(net, file, file.create_group("model_weights"))
 
 
-def write_weights(net: DeepID, path: Path | str) -> None:
+def write_weights(net: Net, path: Path | str) -> None:
     """The net's arrays as a Keras 2 weights-only file.
 
     Raises: InputError for a name that ends in `.weights.h5`, by which Keras 3 knows its own, other format.
@@ -104,6 +159,16 @@ def write_weights(net: DeepID, path: Path | str) -> None:
         raise InputError(f"{path}: Keras 3 takes this name for its own format; use another, such as net_weights.h5")
     with _new_file(path) as file:
         _write_layers(net, file, file)
+
+
+def config_of_net(net: Net) -> dict:
+    """The architecture as Keras 2 writes it."""
+    given = {
+        layer.name: {name: np.asarray(array) for name, array in net.weights[layer.name].items()}
+        for layer in net.graph.layers
+        if isinstance(layer.settings, kinds.Normalization)
+    }
+    return write_config(net.graph, given, "deepid" if net.graph == deepid(net.classes) else "net")
 
 
 @contextmanager
@@ -116,202 +181,152 @@ def _new_file(path: Path | str) -> Iterator[h5py.File]:
         temporary.write_bytes(content.getvalue())
 
 
-def _write_layers(net: DeepID, file: h5py.File, group: h5py.Group) -> None:
+def _write_layers(net: Net, file: h5py.File, group: h5py.Group) -> None:
     if net.input_scale:
         file.attrs[_SCALE] = net.input_scale
-    names = [layer["name"] for layer in deepid_config(net.classes)["config"]["layers"]]
-    weights = to_weights(net)
     for place in (file, group):
         place.attrs["backend"], place.attrs["keras_version"] = np.bytes_("tensorflow"), np.bytes_("2.7.0")
-    group.attrs["layer_names"] = [name.encode() for name in names]
-    for name in names:
-        arrays = {f"{name}/{kind}:0": array for kind, array in weights.get(name, {}).items()}
-        layer = group.create_group(name)
-        layer.attrs["weight_names"] = np.array([weight.encode() for weight in arrays], "S")
+    names = [layer.name for layer in net.graph.layers]
+    if len(names) <= 16:
+        # As earlier versions wrote DeepID: equal nets give equal bytes.
+        group.attrs["layer_names"] = [name.encode() for name in names]
+    else:
+        _write_names(group, "layer_names", names)
+    for layer in net.graph.layers:
+        shapes = net.graph.weight_shapes.get(layer.name, {})
+        # The numbers of a Normalization are part of the architecture.
+        names = [] if isinstance(layer.settings, kinds.Normalization) else list(shapes)
+        arrays = {f"{layer.name}/{name}:0": np.asarray(net.weights[layer.name][name]) for name in names}
+        place = group.create_group(layer.name)
+        _write_names(place, "weight_names", list(arrays))
         for weight, array in arrays.items():
-            layer.create_dataset(weight, data=array, track_times=False)
+            place.create_dataset(weight, data=array, track_times=False)
+
+
+def _write_names(group: h5py.Group, attribute: str, names: Sequence[str]) -> None:
+    """As Keras does: an attribute takes 64 KB at most, and several take what is more."""
+    array = np.array([name.encode() for name in names], "S")
+    if array.nbytes < 64_000:
+        group.attrs[attribute] = array
+        return
+    for number, part in enumerate(np.array_split(array, -(-array.nbytes // 60_000))):
+        group.attrs[f"{attribute}{number}"] = part
+
+
+# --- In --------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[h5py.File, str | bytes | None]]:
-    """The HDF5 file with the weights, and the architecture if there is one."""
+def _opened(path: Path) -> Iterator[tuple[h5py.File, str | bytes | None, str | None]]:
+    """The HDF5 file with the weights, the architecture if there is one, and the version of Keras if it is told."""
+    _check_file(path)
+    is_archive = zipfile.is_zipfile(path)
     if h5py.is_hdf5(path):
+        if is_archive:
+            raise InputError("is an HDF5 file and a .keras archive at once, which hold a net each; expected one")
         with h5py.File(path, "r") as file:
-            yield file, file.attrs.get("model_config")
-    elif zipfile.is_zipfile(path):
+            _check_one_set(file)
+            config, version = hdf5.text(file, "model_config", TEXT_LIMIT), hdf5.text(file, "keras_version", 100)
+            yield file, config, decoded(version)
+    elif is_archive:
+        _check_directory(path)
         with zipfile.ZipFile(path) as archive:
-            config, weights = (_member(archive, name) for name in ("config.json", "model.weights.h5"))
+            config = _member(archive, "config.json", TEXT_LIMIT)
+            version = _version(archive)
+            weights = _member(archive, "model.weights.h5", _MEMBER_LIMIT)
         with h5py.File(io.BytesIO(weights), "r") as file:
-            yield file, config
+            _check_one_set(file)
+            if "layer_names" in file.attrs or hdf5.has(file, "model_weights"):
+                raise InputError("model.weights.h5 holds weights as Keras 2 keeps them, expected those of an archive")
+            yield file, config, version
     else:
-        with path.open("rb") as file:
-            is_hdf5 = file.read(8) == b"\x89HDF\r\n\x1a\n"
-        raise InputError(
-            "damaged or truncated HDF5 file"
-            if is_hdf5
-            else "neither an HDF5 file nor a .keras archive; is it complete?"
+        raise InputError(_what_else(path))
+
+
+def _what_else(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(200)
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "damaged or truncated HDF5 file"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself; fetch it with git lfs pull"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "a web page, not a Keras model; was the download complete?"
+    if head.lstrip().startswith(b"{"):
+        return "JSON, which holds no arrays; give it as the architecture of a file of weights"
+    return "neither an HDF5 file nor a .keras archive; is it complete?"
+
+
+def _check_one_set(file: h5py.File) -> None:
+    """Keras and TensorFlow look for weights in several places of one file: they must all be the same net."""
+    places = [
+        name
+        for name, is_there in (
+            ("layer_names", "layer_names" in file.attrs or "layer_names0" in file.attrs),
+            ("model_weights", hdf5.has(file, "model_weights")),
+            *((name, hdf5.has(file, name)) for name in CONTAINERS),
         )
+        if is_there
+    ]
+    if len(places) > 1:
+        raise InputError(f"holds two sets of weights ({' and '.join(places[:2])}), expected one; save the model anew")
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    sizes = [entry.file_size for entry in archive.infolist() if entry.filename == name]
-    if len(sizes) != 1:
-        raise InputError(f"{len(sizes)} members {name}, expected one in a .keras archive")
-    if sizes[0] > _MOST_BYTES:
-        raise InputError(f"{name} unpacks to {sizes[0]:,} bytes, expected at most {_MOST_BYTES:,}")
-    with archive.open(name) as member:
+def _check_directory(path: Path) -> None:
+    """Refuses an archive whose table of contents alone is large; zipfile would read it whole."""
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        file.seek(max(0, size - 66_000))
+        tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    length = int.from_bytes(tail[end + 12 : end + 16], "little")
+    if end < 0 or length > 2**20 or b"PK\x06\x07" in tail[max(0, end - 20) : end]:
+        raise InputError("its table of contents is larger than that of any .keras archive; is it damaged?")
+
+
+def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    entries = [entry for entry in archive.infolist() if entry.filename == name]
+    if len(entries) != 1:
+        raise InputError(f"{len(entries)} members {name}, expected one in a .keras archive")
+    (entry,) = entries
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # The others unpack a block whole, whatever it unpacks to.
+        packing = {12: "bzip2", 14: "lzma"}.get(entry.compress_type, f"method {entry.compress_type}")
+        raise InputError(f"{name} is packed with {packing}, expected deflate or none, as Keras does")
+    if entry.file_size > limit:
+        raise InputError(f"{name} unpacks to {entry.file_size:,} bytes, expected at most {limit:,}")
+    with archive.open(entry) as member:
         # The size above is only what the archive claims.
-        content = member.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise InputError(f"{name} unpacks to more than {_MOST_BYTES:,} bytes")
+        content = member.read(limit + 1)
+    if len(content) > limit:
+        raise InputError(f"{name} unpacks to more than {limit:,} bytes")
     return content
 
 
-def _input_scale(file: h5py.File) -> InputScale | None:
-    scale = file.attrs.get(_SCALE)
-    scale = scale.decode() if isinstance(scale, bytes) else scale
-    for known in INPUT_SCALES:
-        if isinstance(scale, str) and scale == known:
-            return known
-    if scale is not None:
-        raise InputError(f"attribute {_SCALE} is {scale!r}, expected {' or '.join(INPUT_SCALES)}")
+def _version(archive: zipfile.ZipFile) -> str | None:
+    if "metadata.json" not in archive.namelist():
+        return None
+    told = json.loads(_member(archive, "metadata.json", 2**16))
+    version = told.get("keras_version") if isinstance(told, dict) else None
+    return version if isinstance(version, str) else None
+
+
+def _input_scale(file: h5py.File) -> str | None:
+    if _SCALE not in file.attrs:
+        return None
+    return check_scale(decoded(hdf5.text(file, _SCALE, 2**16)) or "")
+
+
+def _scale_of_arrays(graph: Graph, weights: Mapping[str, Mapping[str, np.ndarray]]) -> str | None:
+    """What a Normalization at the front says about the input scale."""
+    for layer in graph.layers[1:]:
+        if isinstance(layer.settings, kinds.Normalization):
+            return scale_of_statistics(weights[layer.name])
+        if not isinstance(layer.settings, kinds.Idle | kinds.ZeroPadding2D):
+            break
     return None
 
 
-def _layers(file: h5py.File) -> list[tuple[str, Layer]]:
-    """The layers that hold arrays, by name, in the order of the file."""
-    group = _group(file, "model_weights") if "model_weights" in file else file
-    if "layer_names" in group.attrs:
-        layers = [(name, _keras_2_layer(_group(group, name), name)) for name in _strings(group, "layer_names")]
-    elif "layers" in file:
-        folder = _group(file, "layers")
-        layers = [_keras_3_layer(_group(folder, name), name) for name in sorted(folder, key=_natural)]
-    elif "data" in file and "label" in file:
-        raise InputError("holds images (`data`, `label`), expected a Keras model")
-    else:
-        raise InputError(f"holds {sorted(file)[:8]}, expected the layers of a Keras model")
-    return [(name, layer) for name, layer in layers if layer]
-
-
-def _keras_2_layer(group: h5py.Group, name: str) -> Layer:
-    return _kernel_and_bias(name, [_dataset(group, weight, name) for weight in _strings(group, "weight_names")])
-
-
-def _keras_3_layer(group: h5py.Group, name: str) -> tuple[str, Layer]:
-    """The arrays, and the layer's name: newer versions keep it beside `vars`; the group is called after the class."""
-    nested = sorted(set(group) - {"vars", "seed_generator"})
-    if nested:
-        raise InputError(f"layer {name!r} holds other layers ({', '.join(nested[:3])}); DeepID has no such layer")
-    if "vars" not in group:
-        return name, {}
-    variables = _group(group, "vars")
-    datasets = [_dataset(variables, key, name) for key in sorted(variables, key=_natural)]
-    told = variables.attrs.get("name")
-    name = told if isinstance(told, str) else name
-    return name, _kernel_and_bias(name, datasets)
-
-
-def _kernel_and_bias(name: str, datasets: list[h5py.Dataset]) -> Layer:
-    if not datasets:
-        return {}
-    by_rank = sorted(datasets, key=lambda dataset: dataset.ndim)
-    if len(by_rank) != 2 or by_rank[0].ndim != 1 or by_rank[1].ndim not in (2, 4):
-        shapes = [dataset.shape for dataset in datasets]
-        raise InputError(f"layer {name!r} holds arrays of shapes {shapes}, expected one kernel and one bias")
-    return {"kernel": by_rank[1], "bias": by_rank[0]}
-
-
-def _assigned(layers: list[tuple[str, Layer]]) -> tuple[dict[str, Layer], list[str]]:
-    """The layers under DeepID's names: by name first, then by order and shapes. And notes on the latter."""
-    names = [name for name, _ in layers]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"not a DeepID: several layers are named {', '.join(map(repr, twice))}, expected one of each")
-    counts = (layer["bias"].shape[0] for _, layer in reversed(layers) if layer["kernel"].shape[0] == 160)
-    classes = next(counts, CLASSES) or CLASSES
-    shapes = weight_shapes(classes)
-    found = {name: layer for name, layer in layers if name in WEIGHTED}
-    others = [(name, layer) for name, layer in layers if name not in WEIGHTED]
-    renamed = []
-    for missing in [name for name in WEIGHTED if name not in found]:
-        fits = [index for index, (_, layer) in enumerate(others) if _shapes(layer) == shapes[missing]]
-        if fits:
-            name, found[missing] = others.pop(fits[0])
-            renamed.append(f"{name} as {missing}")
-    for name, layer in found.items():
-        for kind, shape in shapes[name].items():
-            if layer[kind].shape != shape:
-                raise InputError(f"{name}/{kind} is {layer[kind].shape}, expected {shape}; is this DeepID?")
-    missing = [f"{name} {shapes[name]['kernel']}" for name in WEIGHTED if name not in found]
-    superfluous = [f"{name!r} {layer['kernel'].shape}" for name, layer in others]
-    if missing or superfluous:
-        lacks, more = (", ".join(names) or "nothing" for names in (missing, superfluous))
-        raise InputError(f"not a DeepID: missing {lacks}; superfluous {more}")
-    note = f"layer names are not DeepID's; order and shapes say: {', '.join(renamed)}"
-    return {name: found[name] for name in WEIGHTED}, [note] if renamed else []
-
-
-def _shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
-    return {kind: dataset.shape for kind, dataset in layer.items()}
-
-
-def _values(dataset: h5py.Dataset, where: str) -> np.ndarray:
-    """The dataset as float32. Its shape is DeepID's by now, but N and the chunks are still the file's claim."""
-    largest = max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) * dataset.dtype.itemsize
-    if largest > _MOST_BYTES:
-        raise InputError(f"{where} claims {largest:,} bytes, expected at most {_MOST_BYTES:,}")
-    with np.errstate(over="ignore"):
-        array = dataset[()].astype(np.float32)
-    if not np.isfinite(array).all():
-        raise InputError(f"{where} holds {np.count_nonzero(~np.isfinite(array))} values that are not finite numbers")
-    return array
-
-
-def _dataset(group: h5py.Group, path: str, layer: str) -> h5py.Dataset:
-    """A dataset of floats that lie in this very file; nothing is read yet."""
-    dataset, where = _child(group, path), f"layer {layer!r}: {path!r}"
-    if not isinstance(dataset, h5py.Dataset):
-        raise InputError(f"{where} is a {type(dataset).__name__.lower()}, expected an array")
-    if dataset.external or dataset.is_virtual:
-        raise InputError(f"{where} keeps its values in another file, which is not followed; save the model anew")
-    if dataset.dtype.kind != "f" or dataset.dtype.itemsize > 8:
-        raise InputError(f"{where} has type {dataset.dtype}, expected float16, float32 or float64")
-    return dataset
-
-
-def _group(group: h5py.Group, path: str) -> h5py.Group:
-    child = _child(group, path)
-    if not isinstance(child, h5py.Group):
-        raise InputError(f"{path!r} is a {type(child).__name__.lower()}, expected a group of arrays")
-    return child
-
-
-def _child(group: Any, path: str) -> Any:
-    """What lies at `path` by hard links alone."""
-    for name in path.split("/"):
-        if not name or not isinstance(group, h5py.Group) or name not in set(group):
-            raise InputError(f"{path!r} is named but not there")
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise InputError(f"{path!r} is a link, which is not followed; save the model anew")
-        group = group[name]
-    return group
-
-
-def _strings(group: h5py.Group, attribute: str) -> list[str]:
-    if attribute not in group.attrs:
-        raise InputError(f"{group.name!r} has no attribute {attribute}; is the file complete?")
-    values = np.ravel(np.asarray(group.attrs[attribute]))
-    names = [value.decode() if isinstance(value, bytes) else value for value in values]
-    if not all(isinstance(name, str) for name in names):
-        raise InputError(f"attribute {attribute} holds {names[:3]}, expected names")
-    return names
-
-
-def _natural(name: str) -> list:
-    """conv2d_2 before conv2d_10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
 def _line(text: str) -> str:
-    """One line that is safe to print: control characters and what is no Unicode stand as escapes."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    """One line that is safe to print."""
+    return printable(text, _MESSAGE_LIMIT)

@@ -1,4 +1,4 @@
-"""What an interrupted training leaves behind, and how it goes on: a folder beside the net's file."""
+"""What an interrupted training leaves behind, and how it goes on: a folder of checkpoints."""
 
 import json
 import shutil
@@ -13,6 +13,9 @@ import numpy as np
 
 from jaxdefend import InputError
 from jaxdefend.results.records import write_json
+from jaxdefend.results.text import printable
+
+_DESCRIBED = "configuration.json"
 
 
 @runtime_checkable
@@ -27,25 +30,22 @@ S = TypeVar("S", bound=Resumable)
 
 
 @contextmanager
-def saved_run(out: Path, configuration: Mapping, resume: bool) -> Iterator[Path]:
-    """The folder for what is saved on the way to `out`; it goes when the block ends well, or if nothing is in it.
+def saved_run(folder: Path, resume: bool) -> Iterator[Path]:
+    """The folder for what is saved on the way; it goes when the block ends well, or if nothing is in it.
 
-    Raises: InputError if there is nothing to resume, or a run of another configuration is saved there, or one is and
-        `resume` is not asked for, or the folder cannot be written.
+    Raises: InputError if there is nothing to resume, or something is saved and `resume` is not asked for, or the
+        folder cannot be written.
     """
-    folder = out.with_name(f"{out.name}.checkpoint")
-    described = folder / "configuration.json"
-    if resume:
-        _require_same(described, configuration)
-    elif described.exists() and _holds_something(folder):
-        raise InputError(f"{folder}: an interrupted run is saved there; add --resume, or delete the folder")
+    if resume and not (folder / _DESCRIBED).exists():
+        raise InputError(f"{folder}: nothing saved there to go on from; start without resuming")
+    if not resume and _holds_something(folder):
+        raise InputError(f"{folder}: an interrupted run is saved there; resume it, or delete the folder")
     made = [parent for parent in folder.absolute().parents if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from error
     try:
-        write_json(described, configuration)
         yield folder
     except BaseException:
         if not _holds_something(folder):
@@ -57,33 +57,54 @@ def saved_run(out: Path, configuration: Mapping, resume: bool) -> Iterator[Path]
     shutil.rmtree(folder)
 
 
+def is_saved(folder: Path) -> bool:
+    """Whether a run can be resumed from the folder."""
+    return (folder / _DESCRIBED).exists() and _holds_something(folder)
+
+
 def _holds_something(folder: Path) -> bool:
-    return any(path.is_dir() for path in folder.iterdir())
+    return folder.is_dir() and any(path.is_dir() for path in folder.iterdir())
 
 
-def _require_same(described: Path, configuration: Mapping) -> None:
+def same_run(folder: Path | None, configuration: Mapping) -> None:
+    """Notes in the folder whose run it holds.
+
+    Raises: InputError if it holds a run of another configuration, or cannot be written.
+    """
+    if folder is None:
+        return
+    described = folder / _DESCRIBED
+    if not described.exists():
+        if _holds_something(folder):
+            raise InputError(f"{folder}: holds something else; choose a new folder to save in")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from error
+        write_json(described, configuration)
+        return
     try:
-        saved = json.loads(described.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{described.parent}: nothing saved there to go on from; leave out --resume") from error
+        saved = json.loads(described.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{described}: cannot be read; delete {folder} to begin anew") from error
     # What JSON makes of a configuration is what was saved.
-    for key, value in json.loads(json.dumps(configuration)).items():
+    for key, value in json.loads(json.dumps(configuration, default=str)).items():
         if not isinstance(saved, dict) or saved.get(key) != value:
             raise InputError(
-                f"{described.parent}: saved by a run with another {key}, expected {value}; go on with the options of "
-                "that run, or delete the folder"
+                f"{folder}: saved by a run with another {key.replace('_', ' ')}, expected {printable(value, 80)}; go "
+                "on with the settings and images of that run, or delete the folder"
             )
 
 
-def latest(folder: Path, start: S) -> S:
+def latest(folder: Path | None, start: S) -> S:
     """The state saved last, or `start` if none is.
 
-    Raises: InputError if what is saved cannot be read, or is no state of this net.
+    Raises: InputError if what is saved cannot be read, or is not a state of this net.
     """
+    if folder is None or not (steps := _saved_steps(folder)):
+        return start
     import orbax.checkpoint as ocp
 
-    if not (steps := _saved_steps(folder)):
-        return start
     found = folder / str(steps[-1])
     leaves, structure = jax.tree.flatten(start)
     try:
@@ -91,15 +112,17 @@ def latest(folder: Path, start: S) -> S:
             saved = checkpointer.restore(found.absolute())
         arrays = [np.asarray(saved[_leaf(i)]) for i in range(len(leaves))]
     except Exception as error:
-        # Orbax and TensorStore answer what is no checkpoint with errors of many kinds.
+        # Orbax and TensorStore answer what is not a checkpoint with errors of many kinds.
         raise InputError(f"{found}: cannot be read; delete {folder} to train from the beginning") from error
     if [array.shape for array in arrays] != [leaf.shape for leaf in leaves]:
         raise InputError(f"{found}: holds another net; delete {folder} to train from the beginning")
     return jax.tree.unflatten(structure, arrays)
 
 
-def save(folder: Path, state: Resumable) -> None:
+def save(folder: Path | None, state: Resumable) -> None:
     """The state in place of the one saved before. Raises: InputError if it cannot be written; then that one stays."""
+    if folder is None:
+        return
     import orbax.checkpoint as ocp
 
     before, step = _saved_steps(folder), int(state.step)

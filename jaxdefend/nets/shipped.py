@@ -1,4 +1,4 @@
-"""The nets that come with jaxdefend."""
+"""The nets that ship with jaxdefend."""
 
 from pathlib import Path
 
@@ -23,5 +23,5 @@ def _file(name: str) -> Path:
 
 
 def name_of(model: Path) -> str | None:
-    """What a shipped net is called, or None if this file is no shipped net."""
+    """What a shipped net is called, or None if this file is not one of them."""
     return next((name for name in NAMES if model.resolve() == path_of(name).resolve()), None)

@@ -1,6 +1,6 @@
 """One fit loop, for BadNets and for repairs: descent on the mean cross entropy, the rate falling along a cosine."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jax import lax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Int32, Num, PRNGKeyArray, UInt8
 
 from jaxdefend.nets.convolution import training_block
-from jaxdefend.nets.deepid import DeepID, InputScale, activations, scaled
+from jaxdefend.nets.graph import Graph
+from jaxdefend.nets.net import Net
+from jaxdefend.nets.scales import scaled
 
-Pixels = UInt8[np.ndarray, "n 55 47 3"]
+Pixels = UInt8[np.ndarray, "n h w c"]
 Labels = Int32[np.ndarray, " n"]
 
 
@@ -31,7 +32,7 @@ OPTIMIZERS: dict[str, Callable[[optax.Schedule], optax.GradientTransformation]] 
 class State(NamedTuple):
     """All that training changes."""
 
-    net: DeepID
+    net: Net
     optimizer: optax.OptState
     step: Int32[Array, ""]
 
@@ -45,20 +46,23 @@ class Schedule(NamedTuple):
     optimizer: str = "adam"
 
 
-def new_net(classes: int, input_scale: InputScale, key: PRNGKeyArray) -> DeepID:
-    """A net as Keras begins one: Glorot-uniform kernels, biases 0 (Glorot & Bengio 2010, equation 16)."""
-    shapes = nnx.eval_shape(lambda: DeepID(classes, rngs=nnx.Rngs(0), input_scale=input_scale))
-    leaves, structure = jax.tree.flatten(shapes)
+def new_net(graph: Graph, input_scale: str | None, key: PRNGKeyArray) -> Net:
+    """A net as Keras begins one: Glorot-uniform kernels, biases 0 (Glorot & Bengio 2010, equation 16); what is
+    normalized stays as it is."""
+    leaves, structure = jax.tree.flatten_with_path(graph.weight_shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
     draw = jax.nn.initializers.glorot_uniform()
     keys = jax.random.split(key, len(leaves))
-    arrays = [
-        draw(key, leaf.shape) if len(leaf.shape) > 1 else jnp.zeros(leaf.shape)
-        for key, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, arrays)
+
+    def first(name: str, shape: tuple[int, ...], key: PRNGKeyArray) -> Float[Array, "..."]:
+        if len(shape) > 1 and name.endswith("kernel"):
+            return draw(key, shape)
+        return jnp.ones(shape) if name in ("gamma", "moving_variance", "variance") else jnp.zeros(shape)
+
+    arrays = [first(path[-1].key, shape, key) for key, (path, shape) in zip(keys, leaves, strict=True)]
+    return Net(graph, jax.tree.unflatten(structure, arrays), input_scale)
 
 
-def started(net: DeepID, schedule: Schedule) -> State:
+def started(net: Net, schedule: Schedule) -> State:
     """The state before the first step."""
     # Copies: a step gives its state's memory to the next.
     net = jax.tree.map(jnp.array, net)
@@ -66,16 +70,16 @@ def started(net: DeepID, schedule: Schedule) -> State:
     return State(net, _optimizer(schedule).init(parameters), jnp.int32(0))
 
 
-def losses(net: DeepID, pixels: Num[Array, "n 55 47 3"], labels: Int32[Array, " n"]) -> Float[Array, " n"]:
+def losses(net: Net, pixels: Num[Array, "n h w c"], labels: Int32[Array, " n"]) -> Float[Array, " n"]:
     """Cross entropy of each image."""
-    logits = activations(net, {"input": scaled(pixels, net.input_scale)}, ["logits"])["logits"]
+    logits = net.logits({"input": scaled(pixels, net.input_scale)})
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 def mean_and_gradient(
     losses: Callable[..., Float[Array, " n"]],
     parameters: Any,
-    pixels: Num[Array, "n 55 47 3"],
+    pixels: Num[Array, "n h w c"],
     targets: Num[Array, "n ..."],
 ) -> tuple[Float[Array, ""], Any]:
     """Mean of `losses(parameters, pixels, targets)` and its gradient by the parameters, any tree.
@@ -97,8 +101,8 @@ def mean_and_gradient(
 
 
 def plain(
-    net: DeepID,
-    pixels: Num[Array, "n 55 47 3"],
+    net: Net,
+    pixels: Num[Array, "n h w c"],
     labels: Int32[Array, " n"],
     key: PRNGKeyArray,
     step: Int32[Array, ""],
@@ -106,6 +110,9 @@ def plain(
     """The loss of these images and its gradient: what each step of training follows, if nothing else is asked for."""
     return mean_and_gradient(losses, net, pixels, labels)
 
+
+# What a step follows: (net, pixels, labels, key, step) -> (loss, its slope, a tree like the net).
+Gradient = Callable[..., tuple[Float[Array, ""], Any]]
 
 PLAIN = Partial(plain)
 
@@ -116,16 +123,16 @@ def fit(
     labels: Labels,
     schedule: Schedule,
     key: PRNGKeyArray,
-    gradient: Partial = PLAIN,
+    gradient: Gradient = PLAIN,
 ) -> Iterator[tuple[State, Float[Array, ""]]]:
     """The state after each step that is left, and the loss of that step's images.
 
     Every pass over the images has an order of its own, drawn from `key` and the number of the pass: who goes on from
-    a saved state walks the same way. A channel whose kernel and bias are zero stays so: behind its ReLU no gradient
-    comes.
+    a saved state walks the same way. A channel whose kernel and bias are zero stays so. Normalizations keep their means
+    and variances.
 
     Args:
-        gradient: a function like `plain`; its key is another at every step.
+        gradient: a function like `plain`, as a `jax.tree_util.Partial`; its key is another at every step.
     """
     for rows in rows_of_steps(len(pixels), schedule, key, int(state.step)):
         state, loss = _step(state, pixels[rows], labels[rows], schedule, key, gradient)
@@ -147,19 +154,54 @@ def rows_of_steps(n: int, schedule: Schedule, key: PRNGKeyArray, done: int) -> I
 @partial(jax.jit, static_argnames="schedule", donate_argnames="state")
 def _step(
     state: State,
-    pixels: UInt8[Array, "n 55 47 3"],
+    pixels: UInt8[Array, "n h w c"],
     labels: Int32[Array, " n"],
     schedule: Schedule,
     key: PRNGKeyArray,
-    gradient: Partial,
+    gradient: Gradient,
 ) -> tuple[State, Float[Array, ""]]:
     # A tree to optax, whose types know of no modules.
     parameters: Any = state.net
     _, drawing = jax.random.split(key)
     loss, slope = gradient(parameters, pixels, labels, jax.random.fold_in(drawing, state.step), state.step)
     updates, optimizer = _optimizer(schedule).update(slope, state.optimizer, parameters)
-    net: Any = optax.apply_updates(parameters, updates)
-    return State(net, optimizer, state.step + 1), loss
+    trained: Any = optax.apply_updates(parameters, updates)
+    return State(_held(state.net, trained), optimizer, state.step + 1), loss
+
+
+def _held(before: Net, after: Net) -> Net:
+    """`after`, with the statistics of normalizations and pruned channels as they were before.
+
+    Behind a ReLU no gradient comes to a channel whose kernel and bias are zero; elsewhere one does, or to the gamma and
+    beta behind it. Decay would move statistics even without a gradient.
+    """
+    graph = before.graph
+    weights = {layer: dict(arrays) for layer, arrays in after.weights.items()}
+    for layer, arrays in weights.items():
+        for name in arrays.keys() & _STATISTICS:
+            arrays[name] = before.weights[layer][name]
+    for convolution in graph.convolutions:
+        behind = graph.normalized_behind(convolution)
+        if behind or graph[convolution]["activation"] not in ("relu", "relu6"):
+            alive = _alive(before.weights[convolution])
+            weights[convolution] = before.masked_arrays(convolution, alive, weights[convolution])
+            for layer in behind:
+                for name in weights[layer].keys() & {"gamma", "beta"}:
+                    weights[layer][name] = weights[layer][name] * alive
+    return after.with_weights(weights)
+
+
+_STATISTICS = {"moving_mean", "moving_variance", "mean", "variance"}
+
+
+def _alive(arrays: Mapping[str, Array]) -> Float[Array, " k"]:
+    """1 for each output channel of a convolution unless its kernel and bias are zero."""
+    kernel = next(arrays[name] for name in ("pointwise_kernel", "kernel", "depthwise_kernel") if name in arrays)
+    is_depthwise = kernel is arrays.get("depthwise_kernel")
+    some = (kernel != 0).any(axis=(0, 1)).ravel() if is_depthwise else (kernel != 0).any(axis=(0, 1, 2))
+    if "bias" in arrays:
+        some = some | (arrays["bias"] != 0)
+    return some.astype(jnp.float32)
 
 
 def rate(schedule: Schedule) -> optax.Schedule:

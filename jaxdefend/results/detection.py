@@ -1,13 +1,17 @@
-"""Scores of clean and of poisoned images, higher meaning backdoored: thresholds, and how well they part the two."""
+"""Scores of clean and of poisoned images, higher meaning backdoored: thresholds, and how well they separate the two."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from scipy.special import betainc, betaincinv
 
 from jaxdefend import InputError
+from jaxdefend.results.rates import Rate
 
 Scores = Float[np.ndarray, " n"]
 Clean = Float[np.ndarray, " c"]
@@ -21,7 +25,7 @@ def conformal_threshold(clean: Scores, frr: float) -> float:
     """The threshold whose FRR is at most `frr` in expectation, whatever the distribution: images above it are rejected.
 
     It is the ⌈(n + 1)(1 − frr)⌉-th smallest score.
-    Raises: InputError if `frr` is no share, or finer than n images allow.
+    Raises: InputError if `frr` is not a share, or finer than n images allow.
     Source: split-conformal prediction (Papadopoulos et al. 2002; Angelopoulos & Bates 2023, section 1).
     """
     rank = _rank(len(clean), frr)
@@ -46,7 +50,7 @@ def normal_threshold(clean: Scores, frr: float) -> float:
 
 
 def conformal_confidence(n: int, frr: float) -> dict[str, float]:
-    """What n images say of the true FRR of their conformal threshold; it is Beta-distributed over calibration sets.
+    """What n images tell about the true FRR of their conformal threshold; it is Beta-distributed over calibration sets.
 
     Returns: {"expected_frr"; "confidence", the probability that the true FRR is at most `frr`; "frr_95", what it
         exceeds in one of twenty calibrations}; upper bounds where scores tie.
@@ -65,13 +69,15 @@ def _rank(n: int, frr: float) -> int:
     # 1 − frr has rounding errors of its own: 0.05 of 399 + 1 are 20 images.
     above = math.floor((n + 1) * frr + 1e-9)
     if above < 1:
-        raise InputError(f"--frr {frr:g}: finer than {n} clean images allow; expected {1 / (n + 1):.2g} or more")
+        raise InputError(
+            f"false rejection rate {frr:g}: finer than {n} clean images allow; expected {1 / (n + 1):.2g} or more"
+        )
     return n + 1 - above
 
 
 def _check_frr(frr: float) -> None:
     if not 0 < frr < 1:
-        raise InputError(f"--frr {frr:g}: expected a share above 0 and below 1, such as 0.01")
+        raise InputError(f"false rejection rate {frr:g}: expected a share above 0 and below 1, such as 0.01")
 
 
 def auroc(clean: Clean, poisoned: Poisoned) -> float:
@@ -107,3 +113,44 @@ def equal_error_rate(clean: Clean, poisoned: Poisoned) -> float:
     frr, far = error_curve(clean, poisoned)
     nearest = np.abs(frr - far).argmin()
     return float((frr[nearest] + far[nearest]) / 2)
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How well scores separate some poisoned images from clean ones.
+
+    Attributes:
+        auroc: area under the ROC curve; None where there are no poisoned images, as are the others.
+        auroc_interval: its 95 % interval.
+        far: poisoned images accepted, at each FRR.
+    """
+
+    auroc: float | None = None
+    auroc_interval: Sequence[float] | None = None
+    far: dict[float, Rate] | None = None
+    equal_error_rate: float | None = None
+
+    def record(self, suffix: str = "") -> dict[str, Any]:
+        """As detect.json has it; `suffix` says of which images."""
+        if self.far is None:
+            return {f"{key}{suffix}": None for key in ("auroc", "far_at_frr", "equal_error_rate")}
+        return {
+            f"auroc{suffix}": self.auroc,
+            f"auroc_interval{suffix}": self.auroc_interval,
+            f"far_at_frr{suffix}": {f"{frr:g}": rate.share for frr, rate in self.far.items()},
+            f"far_interval_at_frr{suffix}": {f"{frr:g}": rate.interval for frr, rate in self.far.items()},
+            f"equal_error_rate{suffix}": self.equal_error_rate,
+        }
+
+
+def separation(clean: Clean, poisoned: Poisoned, frrs: Sequence[float] = FRRS) -> Separation:
+    """How well the scores separate poisoned images from clean ones, with FARs at these FRRs."""
+    if not len(poisoned):
+        return Separation()
+    area = auroc(clean, poisoned)
+    return Separation(
+        area,
+        auroc_interval(area, len(clean), len(poisoned)),
+        {frr: Rate(accepted_at(clean, poisoned, frr), len(poisoned)) for frr in frrs},
+        equal_error_rate(clean, poisoned),
+    )

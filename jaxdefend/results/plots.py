@@ -1,4 +1,4 @@
-"""Every figure. matplotlib through `Figure`: no display, no global state."""
+"""Every figure. matplotlib through `Figure`: no display, no global state; colours mean the same everywhere."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from jaxdefend.results.detection import error_curve
+from jaxdefend.results.rates import Rate
 from jaxdefend.results.records import replacing
 
 # Okabe & Ito's colours, told apart by colour-blind readers too; the first two are the accuracies'.
@@ -16,11 +17,16 @@ _ACCURACY = ("#0072B2", "#56B4E9")
 _ATTACK = ("#D55E00", "#CC79A7", "#E69F00", "#009E73", "#F0E442")
 
 
-def write_curve(path: Path, model: str, sweep: Mapping) -> None:
+def write_figure(path: Path, figure: Figure) -> None:
+    """The figure as PNG. Raises: InputError if it cannot be written."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=200, format="png")
+
+
+def curve_figure(title: str, sweep: Mapping) -> Figure:
     """Accuracy and attack success against the fraction of channels pruned, with the drops marked.
 
     Args:
-        model: the net's name, for the title.
         sweep: the record of `sweep.json`, with arrays or lists.
     """
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
@@ -44,11 +50,11 @@ def write_curve(path: Path, model: str, sweep: Mapping) -> None:
     axes.set(
         xlim=(0, 1), ylim=(-2, 102), ylabel="images, %", xlabel=f"fraction of the channels of {sweep['layer']} pruned"
     )
-    axes.set_title(model, loc="left", fontsize="medium")
+    axes.set_title(title, loc="left", fontsize="medium")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower left", fontsize="small", framealpha=0.9)
-    _write(figure, path)
+    return figure
 
 
 def _line(
@@ -87,22 +93,26 @@ def _mark_drops(axes: Axes, repairs: list[Mapping], channels: int) -> None:
         )
 
 
-def write_scores(
-    path: Path, model: str, scores: Mapping[str, Mapping[str, np.ndarray]], thresholds: Mapping[str, float]
-) -> None:
+def scores_figure(
+    title: str,
+    scores: Mapping[str, Mapping[str, np.ndarray]],
+    thresholds: Mapping[str, float],
+    drawn: Mapping[str, tuple[str, bool]],
+) -> Figure:
     """Histograms of the scores of each detector, clean and poisoned; entropies as entropies, in bits.
 
     Args:
-        scores: {set: {detector: scores}}, the set "clean" first; of the others the images on which the backdoor fires.
+        scores: {set: {detector: scores}}, the set "clean" first; of the others the images on which the attack succeeds.
         thresholds: {detector: threshold}.
+        drawn: {detector: (what the score is, whether it is an entropy's negative)}.
     """
     detectors = list(thresholds)
     figure = Figure(figsize=(3.4 * len(detectors), 3.2), layout="constrained")
     for axes, detector in zip(figure.subplots(1, len(detectors), squeeze=False)[0], detectors, strict=True):
-        label, entropy = _SCORES[detector]
+        label, entropy = drawn[detector]
 
         def shown(values: np.ndarray | float, entropy: bool = entropy) -> np.ndarray:
-            return np.maximum(-np.asarray(values), _SUREST) if entropy else np.asarray(values)
+            return np.asarray(np.maximum(-np.asarray(values), _SUREST) if entropy else values)
 
         values = {name: shown(scores[name][detector]) for name in scores}
         edges = np.concatenate([*values.values(), shown(thresholds[detector])[None]])
@@ -116,12 +126,12 @@ def write_scores(
         axes.spines[["top", "right"]].set_visible(False)
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize="small", frameon=False)
-    figure.suptitle(model, x=0.01, ha="left", fontsize="medium")
-    _write(figure, path)
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    return figure
 
 
-def write_errors(path: Path, model: str, scores: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """FRR against FAR of each detector on each poisoned set; `scores` as in `write_scores`."""
+def errors_figure(title: str, scores: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """FRR against FAR of each detector on each poisoned set; `scores` as in `scores_figure`."""
     detectors, poisoned = list(scores["clean"]), [name for name in scores if name != "clean"]
     figure = Figure(figsize=(6.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -139,27 +149,20 @@ def write_errors(path: Path, model: str, scores: Mapping[str, Mapping[str, np.nd
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(ticks, [str(tick) for tick in ticks])
         axis.set_ticks([], minor=True)
-    axes.set_title(model, loc="left", fontsize="medium")
+    axes.set_title(title, loc="left", fontsize="medium")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if poisoned:
+    # A legend of nothing makes matplotlib warn.
+    if axes.get_legend_handles_labels()[0]:
         figure.legend(fontsize="x-small", loc="outside right upper", frameon=False)
-    _write(figure, path)
+    return figure
 
 
-# What a detector's score is, and whether it is an entropy's negative, drawn as the entropy.
-_SCORES = {
-    "masks": ("entropy under masks, bits", True),
-    "strip": ("entropy under overlays, bits", True),
-    "persistence": ("standard deviations below clean", False),
-    "both": ("standard deviations below clean", False),
-    "goodnet": ("disagreement, bits", False),
-}
 # Bits; smaller entropies are drawn here.
 _SUREST = 1e-3
 
 
-def write_superimposed(path: Path, overlays: np.ndarray, rows: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def superimposed_figure(overlays: np.ndarray, rows: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """STRIP's perturbations: the overlays, and under them each image, with the labels that the net gives.
 
     Args:
@@ -178,10 +181,10 @@ def write_superimposed(path: Path, overlays: np.ndarray, rows: Mapping[str, tupl
         for number, (axes, image, label) in enumerate(zip(line, images, labels, strict=True)):
             axes.imshow(np.clip(image if number == 0 else image / 2, 0, 255).astype(np.uint8))
             axes.set_title(f"{name}:\n{label}" if number == 0 else str(label), fontsize="x-small")
-    _write(figure, path)
+    return figure
 
 
-def write_grid(path: Path, model: str, cells: Sequence[Mapping], chosen: int) -> None:
+def grid_figure(title: str, cells: Sequence[Mapping], chosen: int) -> Figure:
     """Heat maps of clean accuracy and of the highest attack success, a pair for each method; the chosen cell framed.
 
     Args:
@@ -198,7 +201,7 @@ def write_grid(path: Path, model: str, cells: Sequence[Mapping], chosen: int) ->
     size = (2 * (1.2 + 0.7 * len(rates)) + 1, len(methods) * (1.1 + 0.45 * len(fractions)) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     for line, method in zip(figure.subplots(len(methods), 2, squeeze=False), methods, strict=True):
-        for axes, (title, colours, value) in zip(line, panels, strict=True):
+        for axes, (what, colours, value) in zip(line, panels, strict=True):
             shares = np.full((len(fractions), len(rates)), np.nan)
             for number, cell in enumerate(cells):
                 if cell["method"] != method:
@@ -215,11 +218,47 @@ def write_grid(path: Path, model: str, cells: Sequence[Mapping], chosen: int) ->
             axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
             axes.set_yticks(range(len(fractions)), [f"{fraction:g}" for fraction in fractions])
             axes.set(xlabel="learning rate", ylabel="fraction pruned")
-            axes.set_title(f"{method}: {title}", loc="left", fontsize="medium")
-    figure.suptitle(model, x=0.01, ha="left", fontsize="medium")
-    _write(figure, path)
+            axes.set_title(f"{method}: {what}", loc="left", fontsize="medium")
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    return figure
 
 
-def _write(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=200, format="png")
+def rates_figure(title: str, rates: Mapping[str, Mapping[str, Rate]]) -> Figure:
+    """Clean accuracy and attack success of several nets, side by side, with 95 % intervals.
+
+    Args:
+        rates: {net: {"clean accuracy" or "ASR, SET": rate}}, the same for every net.
+    """
+    names = list(next(iter(rates.values())))
+    figure = Figure(figsize=(1.6 + 0.55 * len(rates) * len(names), 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.8 / len(names)
+    for number, (name, colour) in enumerate(zip(names, (_ACCURACY[0], *_ATTACK * 9), strict=False)):
+        places = np.arange(len(rates)) + (number - (len(names) - 1) / 2) * width
+        shares = np.array([by_name[name].share for by_name in rates.values()])
+        limits = np.array([by_name[name].interval for by_name in rates.values()])
+        errors = 100 * np.abs(limits.T - shares)
+        axes.bar(places, 100 * shares, width, yerr=errors, color=colour, label=name, error_kw={"linewidth": 0.8})
+    axes.set_xticks(range(len(rates)), list(rates))
+    axes.set(ylim=(0, 102), ylabel="images, %")
+    axes.set_title(title, loc="left", fontsize="medium")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(fontsize="small", loc="outside lower center", ncols=len(names), frameon=False)
+    return figure
+
+
+def history_figure(title: str, history: Sequence[tuple[int, float, int | None]]) -> Figure:
+    """Loss, and where it is known the number of held-out images that the net recognises, by epoch."""
+    epochs = [epoch for epoch, _, _ in history]
+    figure = Figure(figsize=(6.0, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(epochs, [loss for _, loss, _ in history], color="0.3", label="loss")
+    axes.set(xlabel="epoch", ylabel="loss")
+    axes.set_title(title, loc="left", fontsize="medium")
+    if any(count is not None for _, _, count in history):
+        other = axes.twinx()
+        counts = [np.nan if count is None else count for _, _, count in history]
+        other.plot(epochs, counts, color=_ACCURACY[0], label="held-out images recognised")
+        other.set(ylabel="held-out images recognised", ylim=(0, None))
+    figure.legend(fontsize="small", loc="outside lower center", ncols=2, frameon=False)
+    return figure

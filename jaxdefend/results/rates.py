@@ -1,6 +1,7 @@
 """Shares of images, each with its count and its interval."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -23,42 +24,52 @@ def wilson(counts: Int[np.ndarray, "*shape"], n: int, confidence: float = 0.95) 
     return limits
 
 
-def clean_rate(correct: int, n: int) -> dict:
-    """{n, correct, accuracy, interval} for clean images."""
-    return {"n": n, "correct": correct, "accuracy": correct / n, "interval": interval(correct, n)}
+@dataclass(frozen=True)
+class Rate:
+    """`count` of `n` images."""
+
+    count: int
+    n: int
+
+    @property
+    def share(self) -> float:
+        return self.count / self.n
+
+    @property
+    def interval(self) -> list[float]:
+        """The 95 % Wilson interval of the share."""
+        return wilson(np.asarray(self.count), self.n).tolist()
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{100 * self.share:.2f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def poisoned_rate(hits: int, n: int) -> dict:
-    """{n, hits, attack_success, interval} for poisoned images."""
-    return {"n": n, "hits": hits, "attack_success": hits / n, "interval": interval(hits, n)}
+def clean_rate(rate: Rate) -> dict:
+    """{n, correct, accuracy, interval}: clean images that are given their label."""
+    return {"n": rate.n, "correct": rate.count, "accuracy": rate.share, "interval": rate.interval}
 
 
-def robust_rate(correct: int, n: int) -> dict:
-    """{robust, robust_count, robust_interval}: poisoned images that are given their true label."""
-    return {"robust": correct / n, "robust_count": correct, "robust_interval": interval(correct, n)}
+def poisoned_rate(rate: Rate) -> dict:
+    """{n, hits, attack_success, interval}: poisoned images that are given the attacker's target."""
+    return {"n": rate.n, "hits": rate.count, "attack_success": rate.share, "interval": rate.interval}
 
 
-def flagged_rate(flagged: int, n: int) -> dict:
-    """{flagged, flagged_count, flagged_interval}: images that a GoodNet calls backdoored."""
-    return {"flagged": flagged / n, "flagged_count": flagged, "flagged_interval": interval(flagged, n)}
+def named_rate(name: str, rate: Rate) -> dict:
+    """{name, name_count, name_interval}, for a rate that stands beside another one of the same images."""
+    return {name: rate.share, f"{name}_count": rate.count, f"{name}_interval": rate.interval}
 
 
-def defense_effectiveness(before: Mapping, after: Mapping) -> dict[str, float]:
+def defense_effectiveness(
+    before: tuple[Rate, Mapping[str, Rate]], after: tuple[Rate, Mapping[str, Rate]]
+) -> dict[str, float]:
     """Of each poisoned set: (max(0, fall of attack success) − max(0, fall of clean accuracy) + 1) / 2.
 
     1 is a defense that stops a sure attack at no cost, 0.5 one that does nothing, less one that only costs.
 
     Args:
-        before, after: {"clean": block, "poisoned": {set: block}} of the net and of the defended one.
+        before, after: clean accuracy, and attack success by poisoned set, of the net and of the defended one.
     Source: BackdoorBench's defense effectiveness rating (Zhu et al. 2023, FT-SAM, section 4.1).
     """
-    cost = max(0.0, before["clean"]["accuracy"] - after["clean"]["accuracy"])
-    return {
-        name: (max(0.0, block["attack_success"] - after["poisoned"][name]["attack_success"]) - cost + 1) / 2
-        for name, block in before["poisoned"].items()
-    }
-
-
-def interval(count: int, n: int) -> list[float]:
-    """The 95 % Wilson interval of one share."""
-    return wilson(np.asarray(count), n).tolist()
+    cost = max(0.0, before[0].share - after[0].share)
+    return {name: (max(0.0, rate.share - after[1][name].share) - cost + 1) / 2 for name, rate in before[1].items()}

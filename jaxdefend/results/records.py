@@ -38,29 +38,31 @@ def require_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, expected a folder for the results")
     if folder.is_dir() and not os.access(folder, os.W_OK):
-        raise InputError(f"{folder}: cannot be written; choose another folder with --out")
+        raise InputError(f"{folder}: cannot be written; choose another folder")
 
 
 @contextmanager
 def output_folder(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`; what the block wrote into it moves to `folder` when the block ends.
+    """A new folder for results; what the block wrote into it moves to `folder` when the block ends.
 
-    It is made at once, so that a place where nothing can be written is found before the work. If the block fails, it
-    goes, and so do the parents that were made for it. Other files that are already in `folder` stay.
+    It is made at once, so that a place where nothing can be written is found before the work: inside `folder` if that
+    exists, else beside it, always on its file system. If the block fails, it goes, and so do the parents that were
+    made for it. Other files that are already in `folder` stay.
 
     Raises: InputError if the folder cannot be made or written.
     """
     require_folder(folder)
     try:
-        made = [parent for parent in folder.absolute().parents if not parent.exists()]
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
+        target = folder.absolute()
+        made = [parent for parent in target.parents if not parent.exists()]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".jaxdefend.", dir=target if target.exists() else target.parent))
         staging.chmod(0o777 & ~_umask())
     except OSError as error:
         raise _unwritable(folder, error) from error
     try:
         yield staging
-        _publish(staging, folder)
+        _publish(staging, target)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
         for parent in made:
@@ -75,12 +77,12 @@ def write_json(path: Path, record: Mapping) -> None:
     """`record` as JSON with one key a line at the top; dataclasses and NumPy values become plain ones."""
     with replacing(path) as temporary:
         lines = [f"  {json.dumps(key)}: {json.dumps(value, default=_plain)}" for key, value in record.items()]
-        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
-def write_csv(path: Path, columns: Mapping[str, Sequence]) -> None:
+def write_csv(path: Path, columns: Mapping[str, Sequence | np.ndarray]) -> None:
     """Columns of equal length, with a header line."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*(np.asarray(values).tolist() for values in columns.values()), strict=True))
@@ -90,7 +92,12 @@ def _publish(staging: Path, folder: Path) -> None:
     if not folder.exists():
         staging.rename(folder)
         return
-    for source in sorted(staging.rglob("*")):
+    # Records describe the other files: the old ones go first and the new ones come last.
+    sources = sorted(staging.rglob("*"), key=lambda path: (path.suffix == ".json", path))
+    for source in sources:
+        if source.suffix == ".json":
+            (folder / source.relative_to(staging)).unlink(missing_ok=True)
+    for source in sources:
         target = folder / source.relative_to(staging)
         if source.is_dir():
             target.mkdir(exist_ok=True)

@@ -7,26 +7,24 @@ import json
 import h5py
 import numpy as np
 import pytest
-from helpers import command, random_net, random_pixels, refused, succeeds, write_official
+from helpers import labels_by, random_net, random_pixels, refused, succeeds, write_official
 
 from jaxdefend.nets.keras_files import write_model
 
-FEW = ("--masks", "20", "--overlays", "12")
+# Masks and overlays, for the detectors that read them.
+FEW, FEW_OVERLAYS = ("--masks", "20"), ("--overlays", "12")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A net of eleven classes and images that it gives its own labels, so that it recognises all of them."""
-    from jaxdefend.datasets.batches import ArrayImages, padded
-    from jaxdefend.nets.inference import predictions
-
     folder = tmp_path_factory.mktemp("detect")
     net = random_net(1)
     write_model(net, folder / "net.h5")
     write_model(random_net(2), folder / "other.h5")
     for name, seed, n in (("clean", 1, 60), ("test", 2, 30), ("poisoned", 3, 25), ("one", 4, 1)):
         pixels = random_pixels(n, seed)
-        write_official(folder / f"{name}.h5", pixels, predictions(net, padded(ArrayImages(pixels), 32))[0], "uint8")
+        write_official(folder / f"{name}.h5", pixels, labels_by(net, pixels), "uint8")
     succeeds("detect", "calibrate", "net.h5", "--clean", "clean.h5", *FEW, "--frr", "0.1", "--out", "guard", cwd=folder)
     return folder
 
@@ -50,7 +48,7 @@ def test_a_guard_keeps_its_rate_on_what_it_was_made_with(place):
 
 
 def test_a_guard_with_strip_brings_its_overlays(place):
-    options = ("--clean", "clean.h5", *FEW, "--detector", "both", "--out", "both")
+    options = ("--clean", "clean.h5", *FEW, *FEW_OVERLAYS, "--detector", "both", "--out", "both")
     done = succeeds("detect", "calibrate", "net.h5", *options, "--frr", "0.05", cwd=place)
     assert "confidence" in done.stdout
     with h5py.File(place / "both" / "overlays.h5") as file:
@@ -81,11 +79,12 @@ def test_a_guard_without_what_its_scores_are_measured_by_is_refused(place):
     del record["clean"]["few_changed"]
     (place / "part.json").write_text(json.dumps(record))
     line = refused("detect", "score", "net.h5", "one.h5", "--guard", "part.json", cwd=place)
-    assert "not a whole guard" in line
+    assert "clean is missing or wrong" in line
 
 
 def test_evaluate(place):
-    options = ("--valid", "clean.h5", "--clean", "test.h5", "--poisoned", "noise=poisoned.h5", *FEW, "--frr", "0.1")
+    options = ("--valid", "clean.h5", "--clean", "test.h5", "--poisoned", "noise=poisoned.h5", *FEW, *FEW_OVERLAYS)
+    options += ("--frr", "0.1")
     done = succeeds("detect", "evaluate", "net.h5", *options, "--repaired", "other.h5", "--out", "e", cwd=place)
     names = {path.name for path in (place / "e").iterdir()}
     assert names == {"detect.json", "detect.csv", "histogram.png", "errors.png", "superimposed.png"}
@@ -121,6 +120,52 @@ def test_evaluate_reads_a_guard(place):
     assert block["threshold"] == json.loads((place / "guard" / "guard.json").read_text())["threshold"]
 
 
+def test_chosen_detectors_and_a_threshold_by_hand(place):
+    options = ("--valid", "clean.h5", "--clean", "test.h5", "--poisoned", "noise=poisoned.h5")
+    done = succeeds("detect", "evaluate", "net.h5", *options, "--detector", "masks", *FEW, "--out", "m", cwd=place)
+    record = json.loads((place / "m" / "detect.json").read_text())
+    assert record["default"] == "masks" and set(record["detectors"]) == {"masks"}
+    assert "strip" not in done.stdout
+    threshold = -record["detectors"]["masks"]["clean_score"]["mean"]
+    options += ("--detector", "masks", *FEW, "--threshold", str(threshold), "--out", "t")
+    done = succeeds("detect", "evaluate", "net.h5", *options, cwd=place)
+    block = json.loads((place / "t" / "detect.json").read_text())["detectors"]["masks"]
+    assert block["threshold"] == pytest.approx(-threshold) and 0.2 < block["frr_measured"] < 0.8
+    assert f"the entropy is below {threshold:.4f} bits" in done.stderr
+
+
+def test_without_poisoned_images_there_is_the_clean_side(place):
+    options = ("--valid", "clean.h5", "--clean", "test.h5", *FEW, "--detector", "persistence", "--frr", "0.1", "0.2")
+    done = succeeds("detect", "evaluate", "net.h5", *options, "--out", "c", cwd=place)
+    assert {path.name for path in (place / "c").iterdir()} == {"detect.json", "detect.csv", "histogram.png"}
+    (row,) = done.stdout.splitlines()[1:]
+    assert row.startswith("persistence") and done.stdout.splitlines()[0].split()[:2] == ["detector", "threshold"]
+
+
+def test_the_columns_follow_the_rates(place):
+    options = ("--valid", "clean.h5", "--clean", "test.h5", "--poisoned", "noise=poisoned.h5", *FEW)
+    options += ("--detector", "persistence", "--frr", "0.05", "0.2", "--out", "rates")
+    header = succeeds("detect", "evaluate", "net.h5", *options, cwd=place).stdout.splitlines()[0]
+    assert "FAR at FRR 5 %" in header and "at 20 %" in header
+
+
+def test_options_that_a_guard_holds_are_named(place):
+    options = ("--clean", "test.h5", "--guard", "guard/guard.json", "--fit", "normal", "--masks", "9", "--out", "held")
+    done = succeeds("detect", "evaluate", "net.h5", *options, cwd=place)
+    assert "warning: --fit, --masks: not read; the guard holds" in done.stderr
+
+
+def test_no_labels_are_needed_where_the_scale_is_known(place, tmp_path):
+    from PIL import Image
+
+    for number, pixels in enumerate(random_pixels(8, 5)):
+        Image.fromarray(pixels).save(tmp_path / f"face_{'abcdefgh'[number]}.png")
+    done = succeeds("detect", "calibrate", "net.h5", "--clean", tmp_path, *FEW, "--out", "unlabelled", cwd=place)
+    levels = json.loads((place / "unlabelled" / "guard.json").read_text())["detectors"]["persistence"]["levels"]
+    assert [level["frr_asked"] for level in levels] == [pytest.approx(1 / 9)]
+    assert "11.1" in done.stdout
+
+
 def test_by_default_the_rates_are_those_that_the_images_allow(place):
     succeeds("detect", "calibrate", "net.h5", "--clean", "clean.h5", *FEW, "--out", "default", cwd=place)
     levels = json.loads((place / "default" / "guard.json").read_text())["detectors"]["persistence"]["levels"]
@@ -148,12 +193,14 @@ def test_predict_with_a_guard(place):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("calibrate", "net.h5", "--clean", "one.h5"), "1 clean images allow"),
+        (("calibrate", "net.h5", "--clean", "one.h5", "--frr", "0.05"), "--frr 0.05: finer than 1 clean images allow"),
         (("calibrate", "net.h5", "--clean", "clean.h5", "--frr", "0"), "--frr 0: expected a share"),
         (("calibrate", "net.h5", "--clean", "clean.h5", "--frr", "0.001"), "finer than 60 clean images"),
-        (("calibrate", "net.h5", "--clean", "clean.h5", "--overlays", "0"), "--overlays 0"),
+        (("calibrate", "net.h5", "--clean", "clean.h5", "--detector", "strip", "--overlays", "0"), "--overlays 0"),
+        (("calibrate", "net.h5", "--clean", "clean.h5", "--overlays", "9"), "--overlays: persistence does not read it"),
+        (("calibrate", "net.h5", "--clean", "clean.h5", "--pool", "one.h5"), "--pool: none of these detectors"),
         (("calibrate", "net.h5", "--clean", "clean.h5", "--masks", "0"), "--masks 0"),
-        (("calibrate", "net.h5", "--clean", "clean.h5", "--blend", "half"), "--blend half"),
+        (("calibrate", "net.h5", "--clean", "clean.h5", "--detector", "strip", "--blend", "half"), "--blend half"),
         (
             ("calibrate", "net.h5", "--clean", "clean.h5", "--detector", "strip", "--pool", "one.h5"),
             "1 different images",
@@ -165,6 +212,14 @@ def test_predict_with_a_guard(place):
         (("score", "net.h5", "test.h5", "--guard", "guard/guard.json", "--input-scale", "raw"), "input scale"),
         (("evaluate", "net.h5", "--clean", "test.h5", "--most", "0"), "--most 0"),
         (("evaluate", "net.h5", "--clean", "test.h5", "--valid", "clean.h5", "--guard", "guard/guard.json"), "--guard"),
+        (("evaluate", "net.h5", "--clean", "test.h5", "--threshold", "1"), "--threshold"),
+        (("evaluate", "net.h5", "--clean", "test.h5", "--detector", "goodnet"), "--detector goodnet: asks a repaired"),
+        (
+            ("evaluate", "net.h5", "--clean", "test.h5", "--detector", "strip", "--masks", "9"),
+            "--masks: strip does",
+        ),
+        (("evaluate", "test.h5", "net.h5"), "python -m jaxdefend.detect evaluate net.h5 --clean test.h5"),
+        (("score", "test.h5", "net.h5"), "test.h5: holds images, not a net"),
         (("improve",), "improve"),
         ((), "ACTION"),
     ],
@@ -175,23 +230,42 @@ def test_bad_input(place, options, said):
     assert sorted(place.rglob("*")) == before
 
 
+def with_block(record, **changes):
+    return record | {"detectors": {name: block | changes for name, block in record["detectors"].items()}}
+
+
+def with_settings(record, **changes):
+    (block,) = record["detectors"].values()
+    return with_block(record, settings=block["settings"] | changes)
+
+
+def without(record, *keys):
+    return {key: value for key, value in record.items() if key not in keys}
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
         lambda record: record | {"guard": 99},
-        lambda record: {key: value for key, value in record.items() if key != "settings"},
+        lambda record: {
+            **record,
+            "detectors": {name: without(block, "settings") for name, block in record["detectors"].items()},
+        },
+        lambda record: without(record, "detectors"),
         lambda record: record | {"detector": "magic"},
         lambda record: record | {"detectors": {"persistence": {"threshold": 0.0}}},
-        lambda record: record | {"settings": record["settings"] | {"masks": 10**9}},
-        lambda record: record | {"settings": record["settings"] | {"seed": "0"}},
-        lambda record: record | {"settings": {k: v for k, v in record["settings"].items() if k != "keep_few"}},
+        lambda record: with_settings(record, masks=10**9),
+        lambda record: with_settings(record, masks="0"),
+        lambda record: with_settings(record, magic=1),
+        lambda record: record | {"seed": "0"},
+        lambda record: record | {"seed": -1},
         lambda record: record | {"clean": {name: {"mean": float("nan"), "std": 1.0} for name in record["clean"]}},
         lambda record: record | {"clean": {name: {"mean": 0.0, "std": 0.0} for name in record["clean"]}},
         lambda record: record | {"clean": {name: {"mean": "x", "std": 1.0} for name in record["clean"]}},
-        lambda record: (
-            record | {"detectors": {n: b | {"threshold": float("nan")} for n, b in record["detectors"].items()}}
-        ),
-        lambda record: record | {"detectors": {"persistence": {"threshold": "low"}}},
+        lambda record: with_block(record, levels=[{"frr_asked": 0.1, "threshold": float("nan")}]),
+        lambda record: with_block(record, levels=[{"frr_asked": 0.1, "threshold": 1e300}]),
+        lambda record: with_block(record, levels=[{"frr_asked": 0.1, "threshold": "low"}]),
+        lambda record: with_block(record, levels=[]),
         lambda record: record | {"overlays_file": "../../secrets.h5", "detectors": {"strip": {"threshold": 0.0}}},
         lambda record: [record],
     ],
@@ -201,21 +275,3 @@ def test_spoiled_guards(place, tmp_path, spoil):
     (tmp_path / "guard.json").write_text(json.dumps(spoil(record)))
     line = refused("detect", "score", "net.h5", "one.h5", "--guard", tmp_path / "guard.json", cwd=place)
     assert "guard.json" in line and "detect calibrate" in line
-
-
-def test_a_list_on_standard_input(place):
-    import subprocess
-    import sys
-
-    from helpers import ENVIRONMENT
-
-    def predicted(text):
-        words = [sys.executable, "-m", "jaxdefend.predict", "-", "--model", "net.h5", "--json"]
-        return subprocess.run(
-            words, input=text, capture_output=True, text=True, cwd=place, env=ENVIRONMENT, check=False
-        )
-
-    done = predicted("test.h5\none.h5\n")
-    assert len(done.stdout.splitlines()) == 31
-    assert predicted("").returncode == 2
-    assert command("predict", "-", "one.h5", "--model", "net.h5", cwd=place).returncode == 2

@@ -1,9 +1,11 @@
 """Repairs as a user types them, on a small world trained for the purpose."""
 
 import json
+import signal
 import subprocess
 import sys
-from argparse import Namespace
+from dataclasses import fields
+from itertools import chain
 from time import sleep
 
 import h5py
@@ -11,10 +13,10 @@ import numpy as np
 import pytest
 from helpers import ENVIRONMENT, real, refused, succeeds, write_official
 
-from jaxdefend import InputError, _repairing
 from jaxdefend.nets.checkpoints import read_checkpoint
-from jaxdefend.nets.deepid import to_weights
 from jaxdefend.nets.keras_files import read_model
+from jaxdefend.nets.resuming import is_saved
+from jaxdefend.repairs import METHODS
 
 pytestmark = pytest.mark.slow
 
@@ -31,12 +33,12 @@ def lab(tmp_path_factory):
 
 
 def repaired(lab, out, *options):
-    done = succeeds("repair", "net.h5", *SETS, "--drop", "10", *options, "--out", out, cwd=lab)
+    done = succeeds("repair", "net.h5", *SETS, *options, "--out", out, cwd=lab)
     return done, json.loads((lab / out / "repair.json").read_text())
 
 
 def test_pruning_is_the_sweeps(lab):
-    _, record = repaired(lab, "pruned", "--method", "prune")
+    _, record = repaired(lab, "pruned", "--method", "prune", "--drop", "10")
     succeeds("sweep", "net.h5", *SETS, "--drop", "10", "--out", "swept", cwd=lab)
     (swept,) = json.loads((lab / "swept" / "sweep.json").read_text())["repairs"]
     assert record["settings"]["channels"] == swept["channels"]
@@ -45,14 +47,14 @@ def test_pruning_is_the_sweeps(lab):
 
 
 def test_fine_pruning(lab):
-    done, record = repaired(lab, "fine", "--method", "fine-prune", "--epochs", "4")
+    done, record = repaired(lab, "fine", "--method", "fine-prune", "--drop", "10", "--epochs", "4")
     assert sorted(path.name for path in (lab / "fine").iterdir()) == ["repair.json", "repaired.h5", "repaired.orbax"]
     assert "GoodNet" in done.stdout and done.stderr.count("epoch ") == 4
     net = read_model(lab / "fine" / "repaired.h5").net
     channels = record["settings"]["channels"]
-    assert channels and not to_weights(net)["conv_3"]["kernel"][..., channels].any()
-    again = to_weights(read_checkpoint(lab / "fine" / "repaired.orbax"))
-    for layer, arrays in to_weights(net).items():
+    assert channels and not net.weights["conv_3"]["kernel"][..., channels].any()
+    again = read_checkpoint(lab / "fine" / "repaired.orbax").weights
+    for layer, arrays in net.weights.items():
         for name, array in arrays.items():
             np.testing.assert_array_equal(array, again[layer][name])
     assert record["settings"]["epoch"] in range(2, 5)
@@ -65,27 +67,38 @@ def test_fine_pruning(lab):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_the_optimizer_and_the_batch(lab, optimizer):
-    options = ("--method", "fine-prune", "--epochs", "2", "--batch", "16", "--optimizer", optimizer)
+    options = ("--method", "fine-prune", "--drop", "10", "--epochs", "2", "--batch", "16", "--optimizer", optimizer)
     _, record = repaired(lab, optimizer, *options, "--learning-rate", "0.001")
     settings = record["settings"]
     assert settings["optimizer"] == optimizer and settings["batch"] == 16
-    kernel = to_weights(read_model(lab / optimizer / "repaired.h5").net)["conv_3"]["kernel"]
+    kernel = read_model(lab / optimizer / "repaired.h5").net.weights["conv_3"]["kernel"]
     assert not kernel[..., settings["channels"]].any()
     assert record["repaired"]["clean"]["accuracy"] > 0.5
 
 
 def test_equal_seeds_give_equal_bytes(lab):
     for out in ("one", "two"):
-        repaired(lab, out, "--epochs", "1", "--seed", "7")
+        repaired(lab, out, "--drop", "10", "--epochs", "1", "--seed", "7")
     assert (lab / "one" / "repaired.h5").read_bytes() == (lab / "two" / "repaired.h5").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["noise", "iterative", "magnitude", "ft-sam", "ibau", "distill", "anp", "clp"])
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_makes_a_net_and_its_record(lab, method):
-    _, record = repaired(lab, method, "--method", method, "--epochs", "1")
+    names = {each.name for each in fields(METHODS[method])}
+    options = [words for words in (("--drop", "10"), ("--epochs", "1")) if words[0][2:] in names]
+    done, record = repaired(lab, method, "--method", method, *chain(*options))
     assert record["method"] == method and set(record) >= {"settings", "file", "badnet", "repaired", "goodnet"}
+    assert (record["rule"], record["measured_on"]) == ("anti" if method == "anti" else "goodnet", "test")
     assert 0 <= record["goodnet"]["der"]["glasses"] <= 1
     assert read_model(lab / method / record["file"]).net.classes == 9
+    assert f"open {method}/repair.json" in done.stderr
+
+
+def test_without_test_images_it_says_so(lab):
+    options = ("--valid", "faces/valid.h5", "--method", "prune", "--channels", "9", "--out", "untested")
+    done = succeeds("repair", "net.h5", *options, cwd=lab)
+    assert "note: no --test" in done.stderr
+    assert json.loads((lab / "untested" / "repair.json").read_text())["measured_on"] == "valid"
 
 
 def test_so_many_channels_or_such_a_part(lab):
@@ -125,7 +138,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(lab):
     assert "--resume" in refused(*options, cwd=lab)
     killed(lab, resumed, "killed.checkpoint/2.*tmp*")
     killed(lab, resumed, "killed.checkpoint/3")
-    killed(lab, resumed, ".killed*/repaired.h5")
+    killed(lab, resumed, ".jaxdefend.*/repaired.h5")
     done = succeeds(*resumed, cwd=lab)
     assert "epoch " not in done.stderr
     for name in ("repaired.h5", "b0.h5"):
@@ -138,7 +151,7 @@ def test_b0_takes_the_place_of_the_badnet(lab):
     done = succeeds("repair", "net.h5", *SETS, *options, "--out", "b0", cwd=lab)
     record = json.loads((lab / "b0" / "repair.json").read_text())
     order = record["settings"]["channels"]
-    zero = ~to_weights(read_model(lab / "b0" / "b0.h5").net)["conv_3"]["kernel"].any(axis=(0, 1, 2))
+    zero = ~read_model(lab / "b0" / "b0.h5").net.weights["conv_3"]["kernel"].any(axis=(0, 1, 2))
     assert "B0" in done.stdout and zero[order[:5]].all()
     assert 5 <= zero.sum() == record["settings"]["b0"] < 20
     succeeds(
@@ -149,11 +162,29 @@ def test_b0_takes_the_place_of_the_badnet(lab):
     assert measured["clean"] == record["b0"]["clean"]
 
 
-def test_a_rate_that_diverges():
-    options = Namespace(method="noise", epochs=3, learning_rate=0.9, out=None)
-    steps = iter([(None, 0.5), (None, float("nan"))])
-    with pytest.raises(InputError, match=r"--learning-rate 0\.9: training diverged in epoch 2"):
-        list(_repairing.epochs(options, steps, done=0, passes=1))
+def test_a_rate_that_diverges(lab, monkeypatch, tmp_path):
+    def diverging(state, *_):
+        while True:
+            state = state._replace(step=state.step + 1)
+            yield state, np.float32("nan")
+
+    monkeypatch.setattr("jaxdefend.repairs.base.fit", diverging)
+    options = ("--channels", "5", "--learning-rate", "0.9", "--out", tmp_path / "out")
+    line = refused("repair", "net.h5", *SETS, *options, cwd=lab)
+    assert "--learning-rate 0.9: training diverged in epoch 1" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_says_how_to_go_on(lab):
+    options = ("repair", "net.h5", *SETS, "--method", "fine-prune", "--channels", "9", "--epochs", "300")
+    words = [sys.executable, "-m", f"jaxdefend.{options[0]}", *options[1:], "--out", "stopped"]
+    with subprocess.Popen(words, cwd=lab, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+        assert any(line.startswith("epoch 1 ") for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        last = process.stderr.read().splitlines()[-1]
+    assert process.returncode == 2
+    assert "interrupted (fine-prune, " in last and "the same command with --out stopped and --resume goes on" in last
+    assert is_saved(lab / "stopped.checkpoint") and not (lab / "stopped").exists()
 
 
 @pytest.mark.parametrize(("rows", "said"), [(np.zeros(20, int), "have the label 0"), ([0], "1 clean images")])
@@ -178,17 +209,20 @@ def test_one_person_or_one_image_is_too_few(lab, tmp_path, rows, said):
         (("--channels", "61"), "--channels 61"),
         (("--resume",), "--resume needs --out"),
         (("--batch", "0"), "--batch 0"),
-        (("--batch", "3", "--method", "distill"), "4 or more"),
-        (("--batch", "8", "--method", "clp"), "does not train"),
-        (("--optimizer", "sgd", "--method", "anp"), "--optimizer sgd"),
-        (("--optimizer", "adamw", "--grid"), "--optimizer adamw"),
+        (("--batch", "3", "--method", "distill"), "--batch 3: expected at least 4"),
+        (("--batch", "8", "--method", "clp"), "--batch: clp does not read it; leave it out (noise, fine-prune, … do)"),
+        (("--optimizer", "sgd", "--method", "anp"), "--optimizer: anp does not read it"),
+        (("--optimizer", "adamw", "--grid"), "--optimizer: grid does not read it"),
         (("--method", "magnitude", "--grid"), "--grid"),
-        (("--grid", "--learning-rate", "0.01"), "--learning-rate: --grid takes --learning-rates"),
-        (("--fractions", "0.1", "0.2"), "--fractions: only --grid takes several"),
-        (("--method", "magnitude", "--fraction", "0.3"), "--fraction: magnitude does not prune channels"),
-        (("--method", "clp", "--layer", "conv_2"), "--layer conv_2: clp does not prune channels"),
-        (("--b0", "5"), "--b0 5: expected at least one channel, with --method iterative"),
+        (("--grid", "--learning-rate", "0.01"), "--learning-rate: grid does not read it"),
+        (("--fractions", "0.1", "0.2"), "--fractions: noise does not read it; leave it out (grid does)"),
+        (("--method", "magnitude", "--fraction", "0.3"), "--fraction: magnitude does not read it"),
+        (("--method", "clp", "--layer", "conv_2"), "--layer: clp does not read it"),
+        (("--b0", "5"), "--b0: noise does not read it; leave it out (iterative does)"),
         (("--method", "iterative", "--channels", "5", "--b0", "5"), "fewer than the 5 channels"),
+        (("--method", "iterative", "--b0", "0"), "--b0 0: expected at least 1"),
+        (("--drop", "3", "--channels", "3"), "--drop and --channels: expected one of them"),
+        (("--out", "/"), "--out /"),
         (("--valid", "missing.h5"), "missing.h5"),
     ],
 )
@@ -213,7 +247,7 @@ def test_a_grid_keeps_the_cell_that_recognises_most_and_resumes(lab):
     assert record["repaired"]["clean"] == chosen["clean"]
     assert all(set(cell["poisoned"]) == {"glasses"} for cell in cells)
 
-    options = ("repair", "net.h5", *SETS, "--drop", "10", *GRID, "--out", "grid2")
+    options = ("repair", "net.h5", *SETS, *GRID, "--out", "grid2")
     with subprocess.Popen(
         [sys.executable, "-m", f"jaxdefend.{options[0]}", *options[1:]],
         cwd=lab,

@@ -10,14 +10,13 @@ import pytest
 from helpers import ENVIRONMENT, random_pixels, refused, succeeds, write_official
 
 from jaxdefend.datasets.files import open_images
-from jaxdefend.nets.deepid import to_weights
 from jaxdefend.nets.keras_files import read_model
 
 SMALL = ("--people", "9", "--images", "20", "--epochs", "4")
 
 
 def weights(path):
-    return [array for layer in to_weights(read_model(path).net).values() for array in layer.values()]
+    return [array for layer in read_model(path).net.weights.values() for array in layer.values()]
 
 
 @pytest.fixture(scope="module")

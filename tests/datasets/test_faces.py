@@ -1,4 +1,4 @@
-"""Made faces: the same everywhere, different people, and landmarks where the features are."""
+"""Synthetic faces: the same everywhere, different people, and landmarks where the features are."""
 
 import hashlib
 

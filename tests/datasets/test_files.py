@@ -1,43 +1,27 @@
-"""Sets of images out of official files: slices, chunks, layouts, limits, memory."""
+"""Sets of images out of files of every kind: slices, chunks, single images, other shapes, paths."""
 
 import os
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import h5py
 import helpers
 import numpy as np
 import pytest
+from helpers_data import SHAPE, fill, shrunk, write_hdf5
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from jaxdefend import InputError
-from jaxdefend.datasets.files import IMAGE_SHAPE, open_images
+from jaxdefend.datasets.files import open_images
 
 PIXELS = helpers.random_pixels(80)
 LABELS = np.arange(80) % 11
-
-
-def write(path: Path, **arrays) -> Path:
-    with h5py.File(path, "w") as file:
-        for name, array in arrays.items():
-            file[name] = array
-    return path
 
 
 def labels_of(*paths, **options) -> list[int]:
     labels = open_images(paths, **options).labels
     assert labels is not None
     return labels.tolist()
-
-
-def shrunk(pixels) -> np.ndarray:
-    """Resized by Pillow."""
-    small = [Image.fromarray(image).resize((47, 55), Image.Resampling.BILINEAR) for image in pixels]
-    return np.stack([np.asarray(image) for image in small])
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +38,6 @@ def mixed(tmp_path_factory):
         helpers.write_official(folder / "b.h5", PIXELS[:5], LABELS[:5], "float32"),
     ]
     return paths, np.concatenate([PIXELS, PIXELS[:3], PIXELS[:5]]), np.concatenate([LABELS, LABELS[:3], LABELS[:5]])
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "uint8", "int16", "uint64", ">f4"])
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_official_file_comes_back_whatever_its_type_and_layout(tmp_path, dtype, channels_last):
-    data = PIXELS if channels_last else np.moveaxis(PIXELS, -1, 1)
-    path = write(tmp_path / "a.h5", data=data.astype(dtype), label=LABELS.astype(dtype))
-    images = open_images([path], classes=11)
-    assert len(images) == 80 and images.notes == ()
-    assert images[:].dtype == np.uint8
-    np.testing.assert_array_equal(images[:], PIXELS)
-    assert images.labels is not None and images.labels.dtype == np.int32
-    np.testing.assert_array_equal(images.labels, LABELS)
-    assert images.names[3] == f"{path}[3]" and len(images.names) == 80
 
 
 @settings(max_examples=60, deadline=None)
@@ -99,217 +69,12 @@ def test_paths_are_concatenated_in_the_order_given(mixed, order):
 
 
 def test_target_and_unlabelled_look_at_no_label(tmp_path):
-    path = write(tmp_path / "a.h5", data=PIXELS[:4])
+    path = write_hdf5(tmp_path / "a.h5", data=PIXELS[:4])
     assert open_images([path], labelled=False).labels is None
     assert [labels for _, labels in open_images([path], labelled=False).chunks(3)] == [None, None]
     assert labels_of(path, target=7) == [7] * 4
-    broken = write(tmp_path / "b.h5", data=PIXELS[:4], label=np.full(4, np.nan))
+    broken = write_hdf5(tmp_path / "b.h5", data=PIXELS[:4], label=np.full(4, np.nan))
     assert labels_of(path, broken, target=0) == [0] * 8
-
-
-def test_values_that_are_not_whole_stay_float32_and_only_where_they_are(tmp_path):
-    data = PIXELS.astype(np.float64)
-    data[70] += 0.25 * (data[70] < 255)
-    images = open_images([write(tmp_path / "a.h5", data=data, label=LABELS)])
-    assert images[:70].dtype == np.uint8 and images[60:].dtype == np.float32 and images[:].dtype == np.float32
-    np.testing.assert_array_equal(images[:], data.astype(np.float32))
-
-
-def test_channels_come_first_if_both_could_be(tmp_path):
-    data = helpers.random_pixels(2)[:, :, :3].transpose(0, 3, 1, 2)  # (2, 3, 55, 3)
-    images = open_images([write(tmp_path / "a.h5", data=data, label=LABELS[:2])])
-    np.testing.assert_array_equal(images[:], shrunk(np.moveaxis(data, 1, -1)))
-
-
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_another_size_is_resized_as_pillow_does_with_a_note(tmp_path, channels_last):
-    large = np.random.default_rng(1).integers(0, 256, (4, 70, 60, 3), dtype=np.uint8)
-    data = large if channels_last else np.moveaxis(large, -1, 1)
-    images = open_images([write(tmp_path / "a.h5", data=data.astype(np.float32), label=LABELS[:4])])
-    np.testing.assert_array_equal(images[:], shrunk(large))
-    assert len(images.notes) == 1 and "70×60" in images.notes[0] and "a.h5" in images.notes[0]
-
-
-def test_files_are_known_by_their_content_and_never_left_open(tmp_path):
-    path = helpers.write_official(tmp_path / "faces.data", PIXELS, LABELS)
-    images = open_images([path])
-    next(images.chunks(8))
-    with h5py.File(path, "a") as file:  # neither locked nor held
-        assert set(file) == {"data", "label"}
-    handles = [os.path.realpath(link) for link in Path("/proc/self/fd").glob("*")] if os.name == "posix" else []
-    assert str(path) not in handles
-
-
-def test_gzipped_chunks_are_unpacked_once_a_pass(tmp_path):
-    path = tmp_path / "a.h5"
-    with h5py.File(path, "w") as file:
-        data = np.moveaxis(helpers.random_pixels(512) // 16, -1, 1).astype(np.float64)
-        file.create_dataset("data", data=data, chunks=(512, 1, 14, 12), compression="gzip", compression_opts=1)
-        file["label"] = np.zeros(512)
-
-    def seconds(size):
-        start = time.perf_counter()
-        assert sum(len(pixels) for pixels, _ in open_images([path]).chunks(size)) == 512
-        return time.perf_counter() - start
-
-    assert seconds(8) < 6 * seconds(512)  # 64 reads; about 60 times as long where every read unpacks again
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
-def test_a_pass_over_a_large_file_needs_little_memory(tmp_path):
-    path = tmp_path / "large.h5"
-    with h5py.File(path, "w") as file:
-        data = file.create_dataset("data", (1000, 3, 55, 47), "float64")  # 62 MB
-        for start in range(0, 1000, 80):
-            data[start : start + 80] = np.moveaxis(PIXELS, -1, 1)[: 1000 - start]
-        file["label"] = np.zeros(1000)
-    program = """
-import re, sys
-from jaxdefend.datasets.files import open_images
-def peak():  # getrusage would count the parent's memory from before the exec
-    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
-images = open_images(sys.argv[1:])
-before = peak()
-assert sum(int(pixels.shape[0]) for pixels, _ in images.chunks(500)) == 1000
-streamed = peak()
-assert images[:].shape == (1000, 55, 47, 3)
-print(streamed - before, peak() - before)
-"""
-    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
-    streamed, whole = (int(kilobytes) / 1024 for kilobytes in done.stdout.split())
-    assert streamed < 25 and whole < 30  # MB; 500 images are 3.9 as uint8, a piece of float64 with its copies 10
-
-
-def changed(index, value):
-    data = np.moveaxis(PIXELS, -1, 1).astype(np.float64)
-    data[index] = value
-    return data
-
-
-GOOD = np.moveaxis(PIXELS, -1, 1)[:6].astype(np.float32)
-
-
-def truncated(path):
-    helpers.write_official(path, PIXELS, LABELS)
-    path.write_bytes(path.read_bytes()[:-5000])
-
-
-def soft_link(path):
-    write(path, hidden=GOOD, label=LABELS[:6])
-    with h5py.File(path, "a") as file:
-        file["data"] = h5py.SoftLink("/hidden")
-
-
-def dangling_link(path):
-    write(path, label=LABELS[:6])
-    with h5py.File(path, "a") as file:
-        file["data"] = h5py.SoftLink("/nowhere")
-
-
-def external_link(path):
-    helpers.write_official(path.with_name("other.h5"), PIXELS, LABELS)
-    write(path, label=LABELS)
-    with h5py.File(path, "a") as file:
-        file["data"] = h5py.ExternalLink("other.h5", "/data")
-
-
-def external_storage(path):
-    path.with_name("raw").write_bytes(GOOD.tobytes())
-    with h5py.File(path, "w") as file:
-        file.create_dataset("data", GOOD.shape, "float32", external=[(path.with_name("raw"), 0, GOOD.nbytes)])
-        file["label"] = LABELS[:6]
-
-
-def virtual(path):
-    other = helpers.write_official(path.with_name("other.h5"), PIXELS, LABELS)
-    layout = h5py.VirtualLayout((80, 3, 55, 47), "float64")
-    layout[:] = h5py.VirtualSource(other, "data", (80, 3, 55, 47))
-    with h5py.File(path, "w") as file:
-        file.create_virtual_dataset("data", layout)
-        file["label"] = LABELS
-
-
-def huge_and_empty(path):
-    with h5py.File(path, "w") as file:
-        file.create_dataset("data", (10**9, 3, 55, 47), "float64", chunks=(1, 3, 55, 47))
-        file.create_dataset("label", (10**9,), "float64", chunks=(1000,))
-
-
-def group_for_array(path):
-    with h5py.File(path, "w") as file:
-        file.create_group("data")
-        file["label"] = LABELS
-
-
-BAD_FILES = {
-    "not HDF5": (lambda path: path.write_text("hello"), "not an HDF5 file"),
-    "empty": (lambda path: path.touch(), "empty"),
-    "missing": (lambda path: None, "No such file"),
-    "folder": (lambda path: path.mkdir(), "no images"),
-    "pipe": (lambda path: os.mkfifo(path), "neither a file"),
-    "truncated": (truncated, "complete"),
-    "only a signature": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "complete"),
-    "no keys": (lambda path: write(path), "nothing"),
-    "no data": (lambda path: write(path, faces=GOOD, label=LABELS[:6]), "faces, label"),
-    "no label": (lambda path: write(path, data=GOOD), "no `label`"),
-    "group for an array": (group_for_array, "not an array"),
-    "rank": (lambda path: write(path, data=GOOD[0], label=LABELS[:6]), "(3, 55, 47)"),
-    "scalar": (lambda path: write(path, data=1.0, label=1.0), "()"),
-    "null": (lambda path: write(path, data=h5py.Empty("f"), label=1.0), "expected an array"),
-    "channels": (lambda path: write(path, data=GOOD[:, :1], label=LABELS[:6]), "(6, 1, 55, 47)"),
-    "no pixels": (lambda path: write(path, data=GOOD[:, :, :0], label=LABELS[:6]), "0×47"),
-    "lengths": (lambda path: write(path, data=GOOD, label=LABELS[:5]), "(5,), expected (6,)"),
-    "label rank": (lambda path: write(path, data=GOOD, label=np.eye(6)), "(6, 6), expected (6,)"),
-    "zero images": (lambda path: write(path, data=GOOD[:0], label=LABELS[:0]), "at least one"),
-    "label not whole": (lambda path: write(path, data=GOOD, label=[0, 1, 2.5, 0, 0, 0]), "[2]: label is 2.5"),
-    "label NaN": (lambda path: write(path, data=GOOD, label=[0, np.nan, 2, 0, 0, 0]), "[1]: label is nan"),
-    "label infinite": (lambda path: write(path, data=GOOD, label=[0, np.inf, 2, 0, 0, 0]), "label is inf"),
-    "label negative": (lambda path: write(path, data=GOOD, label=[0, 0, 0, 0, 0, -1]), "[5]: label is -1"),
-    "label too large": (lambda path: write(path, data=GOOD, label=[0, 11, 0, 0, 0, 0]), "0…10"),
-    "label enormous": (
-        lambda path: write(path, data=GOOD, label=np.array([2**63] + [0] * 5, np.uint64)),
-        "9223372036854775808",
-    ),
-    "text": (lambda path: write(path, data=np.full((6, 3, 55, 47), b"a"), label=LABELS[:6]), "expected an array"),
-    "complex": (lambda path: write(path, data=GOOD.astype(complex), label=LABELS[:6]), "complex"),
-    "label text": (lambda path: write(path, data=GOOD, label=[b"1"] * 6), "expected an array"),
-    "soft link": (soft_link, "another place"),
-    "dangling link": (dangling_link, "another place"),
-    "external link": (external_link, "another place"),
-    "external storage": (external_storage, "another place"),
-    "virtual": (virtual, "another place"),
-    "huge and empty": (huge_and_empty, "never filled in"),
-    "pixel NaN": (lambda path: write(path, data=changed((71, 1, 2, 3), np.nan), label=LABELS), "[71]: a pixel is nan"),
-    "pixel infinite": (lambda path: write(path, data=changed((0, 0, 0, 0), np.inf), label=LABELS), "a pixel is inf"),
-    "pixel negative": (lambda path: write(path, data=changed((3, 0, 0, 0), -1), label=LABELS), "[3]: a pixel is -1"),
-    "pixel 256": (lambda path: write(path, data=changed((9, 0, 0, 0), 256), label=LABELS), "[9]: a pixel is 256"),
-    "pixel int": (lambda path: write(path, data=GOOD.astype(int) * 99, label=LABELS[:6]), "expected 0…255"),
-    "divided": (lambda path: write(path, data=GOOD / 255, label=LABELS[:6]), "multiply by 255"),
-}
-
-
-@pytest.mark.parametrize("make, says", BAD_FILES.values(), ids=BAD_FILES.keys())
-def test_bad_official_file_is_an_input_error_with_its_name(tmp_path, make, says):
-    path = tmp_path / "bad.h5"
-    make(path)
-    with pytest.raises(InputError) as raised:
-        open_images([path], classes=11)[:]
-    message = str(raised.value)
-    assert "bad.h5" in message and says in message and "\n" not in message
-
-
-def test_damaged_official_files_are_input_errors_or_read(tmp_path):
-    path = helpers.write_official(tmp_path / "a.h5", PIXELS[:2], LABELS[:2], "uint8")
-    whole = path.read_bytes()
-    rng = np.random.default_rng(0)
-    for place in rng.choice([*range(2200), *range(len(whole) - 2200, len(whole))], 300):
-        damaged = bytearray(whole)
-        damaged[place] = rng.integers(256)
-        path.write_bytes(damaged)
-        try:
-            open_images([path])[:]
-        except InputError as error:
-            assert "a.h5" in str(error)
 
 
 @pytest.mark.parametrize("path", ["", "\0", "x" * 5000, "nowhere/a.png", "\udcff.h5"])
@@ -331,17 +96,6 @@ def test_no_paths_unknown_sources_and_impossible_targets_are_input_errors(tmp_pa
             open_images([path], target=target, classes=11)
 
 
-def test_a_file_that_changes_in_use_is_an_input_error(tmp_path):
-    path = helpers.write_official(tmp_path / "a.h5", PIXELS, LABELS)
-    images = open_images([path])
-    helpers.write_official(path, PIXELS[:5], LABELS[:5])
-    with pytest.raises(InputError, match="changed"):
-        images[:]
-    path.unlink()
-    with pytest.raises(InputError, match=r"a\.h5"):
-        images[:]
-
-
 @pytest.mark.real
 @pytest.mark.parametrize(
     "name",
@@ -359,5 +113,139 @@ def test_real_pictures_are_rows_of_the_official_file(name):
     assert [known.get(image.tobytes()) for image in pictures[:]] == pictures.labels.tolist()
 
 
-def test_image_shape_is_that_of_the_net():
-    assert IMAGE_SHAPE == (55, 47, 3)
+@pytest.mark.parametrize("kind", [str, lambda path: path, lambda path: [str(path)], lambda path: (path,)])
+def test_a_path_is_one_path_whatever_its_type(tmp_path, kind):
+    images = open_images(kind(helpers.write_official(tmp_path / "a.h5", PIXELS, LABELS)))
+    np.testing.assert_array_equal(images[:], PIXELS)
+
+
+@settings(max_examples=30, deadline=None)
+@given(row=st.integers(-100, 100))
+def test_a_number_gives_one_image(mixed, row):
+    paths, pixels, _ = mixed
+    images = open_images(paths)
+    if -len(pixels) <= row < len(pixels):
+        np.testing.assert_array_equal(images[row], pixels[row])
+    else:
+        with pytest.raises(IndexError):
+            images[row]
+
+
+def test_images_are_gone_through_any_number_of_times(mixed):
+    paths, pixels, _ = mixed
+    images = open_images(paths)
+    for _ in range(2):
+        np.testing.assert_array_equal(np.stack(list(images)), pixels)
+    assert len(images) == len(pixels) and images.shape == SHAPE
+
+
+def test_what_a_notebook_shows(mixed):
+    paths, _, _ = mixed
+    assert repr(open_images(paths[0])) == f"<Images: 80 images, 55×47×3, labels 0…10 (11 classes), {paths[0]}>"
+    assert repr(open_images(paths, labelled=False)).endswith(f"unlabelled, {paths[0]} and 2 more>")
+    assert "label 4" in repr(open_images(paths, target=4))
+
+
+def test_the_first_image_says_the_shape_and_others_are_fitted_to_it(tmp_path):
+    small = np.random.default_rng(1).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    first = write_hdf5(tmp_path / "small.h5", data=small, label=[0, 1])
+    second = helpers.write_official(tmp_path / "a.h5", PIXELS[:2], LABELS[:2])
+    images = open_images([first, second])
+    assert images.shape == (20, 30, 3)
+    np.testing.assert_array_equal(images[:], np.concatenate([small, shrunk(PIXELS[:2], (20, 30))]))
+    assert len(images.notes) == 1 and "a.h5" in images.notes[0] and "20×30" in images.notes[0]
+
+
+@pytest.mark.parametrize("shape", [(55, 47, 3), (55, 47, 1), (28, 28, 1), (60, 50, 3)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fitted_images_are_read_again_at_the_other_shape(tmp_path, shape, channels):
+    pixels = PIXELS[:3, ..., :channels]
+    path = write_hdf5(tmp_path / "a.h5", data=pixels, label=[0, 1, 2])
+    images = open_images(path)
+    fitted = images.fitted(shape)
+    assert fitted.shape == shape and images.shape == (55, 47, channels)
+    expected = []
+    for image in pixels:
+        picture = Image.fromarray(image if channels == 3 else image[..., 0])
+        picture = picture.convert("RGB" if shape[2] == 3 else "L").resize(shape[1::-1], Image.Resampling.BILINEAR)
+        expected.append(np.asarray(picture).reshape(shape))
+    np.testing.assert_array_equal(fitted[:], np.stack(expected))
+    np.testing.assert_array_equal(fitted.labels, images.labels)
+    np.testing.assert_array_equal(fitted.fitted(images.shape)[:], pixels)
+    assert len(fitted.notes) == (shape[:2] != (55, 47)) + (shape[2] != channels)
+    assert open_images(path, shape=shape).notes == fitted.notes
+
+
+def test_pictures_are_read_in_grey_with_a_note(tmp_path):
+    fill(tmp_path, PIXELS, "test_1_1.png", "test_1_2.png")
+    Image.fromarray(PIXELS[2, ..., 0]).save(tmp_path / "test_1_3.png")
+    images = open_images(tmp_path, shape=(55, 47, 1))
+    grey = [np.asarray(Image.fromarray(image).convert("L")) for image in PIXELS[:2]]
+    np.testing.assert_array_equal(images[:][..., 0], [*grey, PIXELS[2, ..., 0]])
+    assert images.notes == (f"{tmp_path}: 2 of 3 images are in colour and will be converted to grey",)
+
+
+def test_values_that_are_not_whole_stay_so_as_rgb(tmp_path):
+    data = PIXELS[:2, ..., :1] / 2
+    images = open_images(write_hdf5(tmp_path / "a.h5", data=data, label=[0, 0]), shape=SHAPE)
+    np.testing.assert_array_equal(images[:], np.repeat(data, 3, axis=-1).astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", [(0, 47, 3), (55, -1, 3), (55, 47, 2), (70_000, 1, 3), (60_000, 60_000, 3)])
+def test_impossible_shapes_are_input_errors(tmp_path, shape):
+    path = helpers.write_official(tmp_path / "a.h5", PIXELS[:2], LABELS[:2])
+    with pytest.raises(InputError, match="shape"):
+        open_images(path, shape=shape)
+
+
+def test_images_are_not_blown_up_to_nothing(tmp_path):
+    path = write_hdf5(tmp_path / "a.h5", data=np.zeros((2, 3, 2, 2), np.uint8), label=[0, 0])
+    assert open_images(path).shape == (2, 2, 3)
+    with pytest.raises(InputError, match=r"a\.h5: images are 2×2, too small for 55×47"):
+        open_images(path).fitted(SHAPE)
+
+
+def test_rows_and_columns_exchanged_are_noticed(tmp_path):
+    path = write_hdf5(tmp_path / "a.h5", data=PIXELS[:2].transpose(0, 2, 1, 3), label=[0, 0])
+    assert "rows and columns" in open_images(path, shape=SHAPE).notes[0]
+
+
+def test_patterns_are_expanded_in_order(tmp_path):
+    fill(tmp_path, PIXELS, "test_1_2.png", "test_1_10.png", "test_1_9.png")
+    images = open_images(str(tmp_path / "*.png"), target=0)
+    assert [os.path.basename(name) for name in images.names] == ["test_1_2.png", "test_1_9.png", "test_1_10.png"]
+    with pytest.raises(InputError, match=r"\*\.jpg: no file matches"):
+        open_images(tmp_path / "*.jpg")
+    fill(tmp_path, PIXELS, "[a]_3_1.png")
+    assert labels_of(tmp_path / "[a]_3_1.png") == [3]  # a file that is called like a pattern
+
+
+def test_names_are_a_sequence(mixed):
+    paths, _, _ = mixed
+    names = open_images(paths).names
+    whole = list(names)
+    assert len(whole) == len(names) == 88 and names[80:83] == whole[80:83] and names[-1] == whole[-1] == names[87]
+    assert whole[0] == f"{paths[0]}[0]" and whole[80].endswith("test_0_0.png")
+
+
+def test_a_target_of_many_digits_is_an_input_error(tmp_path):
+    path = helpers.write_official(tmp_path / "a.h5", PIXELS[:2], LABELS[:2])
+    for target in (2**40, 10**4000):
+        with pytest.raises(InputError, match="target") as raised:
+            open_images(path, target=target)
+        assert len(str(raised.value)) <= 500
+
+
+def test_messages_stay_short(tmp_path):
+    long = tmp_path / ("d" * 200)
+    long.mkdir()
+    for name in ("e" * 200 + ".png", "f" * 240 + ".h5"):
+        (long / name).write_text("hello")
+        with pytest.raises(InputError) as raised:
+            open_images(long / name)
+        assert len(str(raised.value)) <= 500
+    with h5py.File(long / "a.h5", "w") as file:
+        file["k" * 5000] = [1]
+    with pytest.raises(InputError) as raised:
+        open_images(long / "a.h5")
+    assert len(str(raised.value)) <= 500

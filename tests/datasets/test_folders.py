@@ -7,7 +7,7 @@ from pathlib import Path
 import helpers
 import numpy as np
 import pytest
-from PIL import Image
+from helpers_data import fill as filled
 
 from jaxdefend import InputError
 from jaxdefend.datasets.files import open_images
@@ -16,12 +16,7 @@ FACES = helpers.random_pixels(8)
 
 
 def fill(folder: Path, *names: str) -> Path:
-    """Pictures of these names, the first holds FACES[0] and so on."""
-    for face, name in zip(FACES, names, strict=False):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(face).save(path)
-    return folder
+    return filled(folder, FACES, *names)
 
 
 def labels_of(*paths, **options) -> list[int]:
@@ -43,48 +38,12 @@ def test_labels_from_names_sorted_by_number(tmp_path):
     np.testing.assert_array_equal(images[:], FACES[[3, 2, 1, 0]])
 
 
-@pytest.mark.parametrize(
-    "name, source, label",
-    [
-        ("test_0_1024_12819.png", "auto", 0),
-        ("test_0_1024_12819.png", "names:2", 1024),
-        ("test_0_1024_12819.png", "names:3", 12819),
-        ("7_81.png", "names", 7),
-        ("a_person_12.jpeg.png", "auto", None),
-        ("face_x3_5.png", "names", 5),
-        ("12.png", "auto", None),
-        ("test_1.png", "names:2", None),
-        ("face.png", "auto", None),
-    ],
-)
-def test_the_number_in_a_name(tmp_path, name, source, label):
-    fill(tmp_path, name)
-    for path in (tmp_path, tmp_path / name):
-        if label is None:
-            with pytest.raises(InputError, match=name):
-                open_images([path], labels=source)
-        else:
-            assert labels_of(path, labels=source) == [label]
-
-
 def test_labels_from_class_subfolders(tmp_path):
     fill(tmp_path, "10/a.png", "2/b.png", "2/a.JPG", ".hidden/5/c.png", "2/.c.png")
     for name in ("notes.txt", ".DS_Store", "2/Thumbs.db"):
         (tmp_path / name).write_text("no image")
     assert opened(tmp_path)[:2] == (["2/a.JPG", "2/b.png", "10/a.png"], [2, 2, 10])
     assert labels_of(tmp_path / "10" / "a.png", labels="folders") == [10]
-
-
-@pytest.mark.parametrize("header", ["", "file,label\r\n", "Filename,Class\n"])
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_labels_from_csv_in_its_order(tmp_path, header, mark):
-    fill(tmp_path, "a.png", "b.png", "sub/c.png", "d.png")
-    text = mark + header + 'sub/c.png,3\n"b.png", 0\n\n./a.png,12\n'
-    (tmp_path / "labels.csv").write_text(text, encoding="utf-8", newline="")
-    names, labels, images = opened(tmp_path)
-    assert (names, labels) == (["sub/c.png", "b.png", "a.png"], [3, 0, 12])
-    assert images.notes == (f"{tmp_path / 'labels.csv'} lists 3 of 4 images; the other 1 are left out",)
-    np.testing.assert_array_equal(images[:], FACES[[2, 1, 0]])
 
 
 def test_the_source_can_be_chosen_and_overridden(tmp_path):
@@ -114,17 +73,10 @@ def test_links_to_files_are_followed(tmp_path):
     np.testing.assert_array_equal(images[:], FACES[:1])
 
 
-def csv(text: str | bytes):
-    def make(folder: Path) -> None:
-        fill(folder, "a.png", "b.png", "10/c.png")
-        (folder / "labels.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-
-    return make
-
-
 BAD_FOLDERS = {
     "no images": (lambda folder: (folder / "a.txt").touch(), "auto", "no images"),
-    "only tiff": (lambda folder: (folder / "a.tif").touch(), "auto", ".webp"),
+    "only HEIC": (lambda folder: (folder / "a.heic").touch(), "auto", "1 HEIC); expected files ending in .bmp"),
+    "data files": (lambda folder: [(folder / f"{name}.h5").touch() for name in "ba"], "auto", "a.h5, b.h5"),
     "mixed": (lambda folder: fill(folder, "1/a.png", "test_1_1.png"), "auto", "test_1_1.png"),
     "too deep": (lambda folder: fill(folder, "x/1/a.png"), "auto", "a.png"),
     "class not a number": (lambda folder: fill(folder, "alice/a.png"), "auto", "'alice'"),
@@ -133,26 +85,6 @@ BAD_FOLDERS = {
     "name too large": (lambda folder: fill(folder, "test_99999999999_1.png"), "auto", "99999999999"),
     "no csv": (lambda folder: fill(folder, "test_1_1.png"), "csv", "labels.csv"),
     "no subfolders": (lambda folder: fill(folder, "test_1_1.png"), "folders", "test_1_1.png"),
-    "csv is a folder": (lambda folder: fill(folder, "labels.csv/test_1_1.png"), "auto", "labels.csv"),
-    "csv leads nowhere": (lambda folder: (folder / "labels.csv").symlink_to("gone"), "auto", "labels.csv"),
-    "csv empty": (csv(""), "auto", "lists no images"),
-    "csv only a header": (csv("file,label\n"), "auto", "lists no images"),
-    "csv duplicate": (csv("a.png,1\n./a.png,1\n"), "auto", "line 2: './a.png' is listed a second time"),
-    "csv not there": (csv("file,label\nc.png,1\n"), "auto", "line 2: 'c.png' is not there"),
-    "csv outside": (csv("a.png,1\n../b.png,1\n"), "auto", "'../b.png'"),
-    "csv absolute": (csv("a.png,1\n/etc/hostname,1\n"), "auto", "'/etc/hostname'"),
-    "csv label a word": (csv("a.png,cat\n"), "auto", "label is 'cat'"),
-    "csv label not whole": (csv("a.png,1\nb.png,1.5\n"), "auto", "line 2: label is '1.5'"),
-    "csv label negative": (csv("a.png,-1\n"), "auto", "label is -1"),
-    "csv label too large": (csv("a.png,11\n"), "auto", "a.png: label is 11"),
-    "csv label endless": (csv("a.png," + "9" * 5000), "auto", "label is '999"),
-    "csv columns": (csv("a.png,1\nb.png;1\n"), "auto", "line 2: 1 columns"),
-    "csv three columns": (csv("a.png,1,2\n"), "auto", "3 columns"),
-    "csv not utf-8": (csv(b"a.png,1\n\xff\xfe.png,1\n"), "auto", "UTF-8"),
-    "csv null": (csv(b"a.png,1\n\0,1\n"), "auto", "labels.csv"),
-    "csv open quote": (csv('"a.png,1\n'), "auto", "labels.csv"),
-    "csv long cell": (csv("a" * 200_000 + ",1\n"), "auto", "labels.csv"),
-    "csv lists a text": (csv("labels.csv,1\n"), "auto", "labels.csv"),
     "link to nowhere": (lambda folder: (folder / "test_1_1.png").symlink_to("gone"), "auto", "test_1_1.png"),
     "link to itself": (lambda folder: (folder / "test_1_1.png").symlink_to("test_1_1.png"), "auto", "test_1_1.png"),
     "pipe": (lambda folder: os.mkfifo(folder / "test_1_1.png"), "auto", "test_1_1.png"),
@@ -200,3 +132,32 @@ def forbidden():
 def test_permission_denied_is_an_input_error(forbidden, name):
     with pytest.raises(InputError, match=r"Permission denied|no such file"):
         open_images([forbidden / name])[:]
+
+
+def test_what_is_passed_over_is_counted_by_kind(tmp_path):
+    fill(tmp_path, "test_1_1.png", ".hidden/5/c.png")
+    for name in ("a.HEIC", "b.heic", "c.ppm", "d", "labels.txt", "Thumbs.db", ".e.avif"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "linked").symlink_to(fill(tmp_path.parent / "elsewhere", "a.png"))
+    for options in ({}, {"target": 0}, {"labelled": False}):
+        (note,) = opened(tmp_path, **options)[2].notes
+        assert note.startswith(f"{tmp_path}: skipped 2 HEIC, 1 PPM, 1 TXT, 1 linked folder, 1 without an ending;")
+
+
+def test_many_kinds_make_a_short_note(tmp_path):
+    fill(tmp_path, "test_1_1.png")
+    for number in range(100):
+        (tmp_path / f"a.{number:03}{'x' * 180}").write_text("")
+    (note,) = opened(tmp_path)[2].notes
+    assert len(note) <= 500 and "94 more kinds" in note
+
+
+def test_class_folders_may_be_called_as_floats(tmp_path):
+    assert opened(fill(tmp_path, "5.0/a.png", "12.0/a.png"))[:2] == (["5.0/a.png", "12.0/a.png"], [5, 12])
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.tif", "a.TIFF", "a.gif"])
+def test_more_endings_are_read(tmp_path, name):
+    picture = fill(tmp_path, "a.png") / "a.png"
+    picture.rename(tmp_path / name)
+    np.testing.assert_array_equal(opened(tmp_path, target=0)[2][:], FACES[:1])

@@ -1,13 +1,12 @@
 """Pictures of every mode, size and state, through open_images."""
 
 import os
-import struct
-import zlib
 from io import BytesIO
 
 import helpers
 import numpy as np
 import pytest
+from helpers_data import SHAPE, png
 from PIL import Image, PngImagePlugin
 
 from jaxdefend import InputError
@@ -18,7 +17,7 @@ SMOOTH = np.asarray(Image.fromarray(FACE[:6, :5]).resize((47, 55), Image.Resampl
 
 
 def read(path, **options):
-    return open_images([path], labelled=False, **options)[:][0]
+    return open_images([path], labelled=False, shape=SHAPE, **options)[:][0]
 
 
 def saved(path, image, **options):
@@ -26,12 +25,21 @@ def saved(path, image, **options):
     return path
 
 
-@pytest.mark.parametrize("name, options", [("a.png", {}), ("a.bmp", {}), ("a.webp", {"lossless": True})])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("a.png", {}),
+        ("a.bmp", {}),
+        ("a.webp", {"lossless": True}),
+        ("a.tif", {}),
+        ("a.tiff", {"compression": "tiff_lzw"}),
+    ],
+)
 def test_lossless_pictures_come_back_bit_for_bit_in_rgb(tmp_path, name, options):
     np.testing.assert_array_equal(read(saved(tmp_path / name, Image.fromarray(FACE), **options)), FACE)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.webp"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.webp", "a.jfif", "a.gif"])
 def test_lossy_pictures_are_what_pillow_reads(tmp_path, name):
     path = saved(tmp_path / name, Image.fromarray(SMOOTH))
     np.testing.assert_array_equal(read(path), np.asarray(Image.open(path).convert("RGB")))
@@ -114,19 +122,10 @@ def test_another_size_is_resized_as_pillow_does_with_a_note(tmp_path):
     path = saved(tmp_path / "large.png", large)
     np.testing.assert_array_equal(read(path), np.asarray(large.resize((47, 55), Image.Resampling.BILINEAR)))
     small = saved(tmp_path / "small.png", Image.fromarray(FACE))
-    notes = open_images([path, small], labelled=False).notes
+    notes = open_images([path, small], labelled=False, shape=SHAPE).notes
     assert notes == ("image files: 1 of 2 images are not 55×47 and will be resized",)
-    notes = open_images([tmp_path], labelled=False).notes
+    notes = open_images([tmp_path], labelled=False, shape=SHAPE).notes
     assert notes == (f"{tmp_path}: 1 of 2 images are not 55×47 and will be resized",)
-
-
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def bomb(width: int, height: int) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b"")
 
 
 def encoded(kind: str, **options) -> bytes:
@@ -150,13 +149,16 @@ BAD_PICTURES = {
     "truncated bmp": ("a.bmp", encoded("BMP")[:500], "complete"),
     "header only": ("a.png", encoded("PNG")[:20], "complete"),
     "bad checksum": ("a.png", encoded("PNG")[:40] + b"xxxx" + encoded("PNG")[44:], "complete"),
-    "bomb": ("a.png", bomb(8001, 8000), "8000×8001"),
-    "larger bomb": ("a.png", bomb(10_000, 10_000), "a.png"),
-    "huge bomb": ("a.png", bomb(2**31 - 1, 2**31 - 1), "a.png"),
+    "bomb": ("a.png", png(8001, 8000), "8000×8001"),
+    "larger bomb": ("a.png", png(10_000, 10_000), "a.png"),
+    "huge bomb": ("a.png", png(2**31 - 1, 2**31 - 1), "a.png"),
+    "a line": ("a.png", png(1, 64_000_000), "64000000×1 pixels, expected at most 65,535"),
+    "truncated tiff": ("a.tif", encoded("TIFF")[:2000], "complete"),
+    "truncated gif": ("a.gif", encoded("GIF")[:200], "a.gif"),
     "text bomb": ("a.png", text_bomb(), "a.png"),
-    "no pixels": ("a.png", bomb(0, 0), "a.png"),
-    "another format": ("a.png", encoded("GIF"), "PNG, JPEG, BMP or WebP"),
-    "postscript": ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PNG, JPEG, BMP or WebP"),
+    "no pixels": ("a.png", png(0, 0), "a.png"),
+    "another format": ("a.png", encoded("PPM"), "PPM picture"),
+    "postscript": ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PNG, JPEG, BMP, WebP, TIFF or GIF"),
     "line break in its name": ("a\nb.png", b"hello", "a\\nb.png"),
 }
 
@@ -173,11 +175,11 @@ def test_bad_picture_is_an_input_error_with_its_name(tmp_path, in_folder, name, 
     assert in_folder or says in message
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF"])
 def test_damaged_pictures_are_input_errors_or_read(tmp_path, kind):
     exif = Image.Exif()
     exif[0x0112] = 6
-    whole = encoded(kind, **({} if kind == "BMP" else {"exif": exif}))
+    whole = encoded(kind, **({} if kind in ("BMP", "GIF") else {"exif": exif}))
     path = tmp_path / f"a.{kind.lower()}"
     rng = np.random.default_rng(0)
     for place in rng.integers(0, 250, 120):
@@ -201,3 +203,33 @@ def test_names_that_are_not_utf8_do_no_harm(tmp_path):
             and images.labels.tolist() == [3]
             and images.names[0].endswith(r"test_3_\udcff.png")
         )
+
+
+def test_the_first_picture_of_an_animation_is_taken(tmp_path):
+    frames = [Image.fromarray(np.full((55, 47, 3), value, np.uint8)) for value in (10, 200)]
+    for name in ("a.gif", "a.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        assert (read(tmp_path / name) == 10).all()
+
+
+def test_grey_values_without_a_range_are_refused(tmp_path):
+    for values in (np.full((55, 47), 0.5, np.float32), np.full((55, 47), 70_000, np.int32)):
+        Image.fromarray(values).save(tmp_path / "a.tif")
+        with pytest.raises(InputError, match=r"a\.tif.*(floats|16 bits)"):
+            read(tmp_path / "a.tif")
+
+
+def test_sixteen_bit_tiff_is_scaled_too(tmp_path):
+    grey = np.linspace(0, 65535, 55 * 47).astype(np.uint16).reshape(55, 47)
+    pixels = read(saved(tmp_path / "a.tif", Image.fromarray(grey)))
+    np.testing.assert_array_equal(pixels[..., 0], np.rint(grey / 257))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK"])
+def test_grey_is_what_pillow_calls_l(tmp_path, mode):
+    image = Image.fromarray(SMOOTH).convert(mode)
+    path = saved(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"), image)
+    with Image.open(path) as again:
+        expected = np.asarray(again.convert("RGB").convert("L"))
+    pixels = open_images(path, labelled=False, shape=(55, 47, 1))[0]
+    np.testing.assert_array_equal(pixels[..., 0], expected)

@@ -39,3 +39,14 @@ def test_a_place_that_cannot_be_written(tmp_path, write):
     with pytest.raises(InputError, match="cannot be written"):
         write(tmp_path / "file" / "set")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_other_shapes_are_written_too(tmp_path):
+    grey = random_pixels(5)[:, :28, :28, :1]
+    write_official(tmp_path / "set.h5", 5, [Block(grey, LABELS, np.zeros((5, 11, 2), np.float32))])
+    images = open_images(tmp_path / "set.h5")
+    assert images.shape == (28, 28, 1)
+    np.testing.assert_array_equal(images[:], grey)
+    write_pictures(tmp_path / "set", [Block(grey, LABELS, np.zeros((5, 11, 2), np.float32))])
+    pictures = open_images(tmp_path / "set", shape=(28, 28, 1))
+    assert sorted(map(bytes, pictures)) == sorted(map(bytes, grey)) and pictures.notes == ()

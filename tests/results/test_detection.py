@@ -58,7 +58,7 @@ def test_conformal_thresholds_keep_the_frr_in_expectation(n, frr):
 
 @pytest.mark.parametrize("frr", [0.0, 1.0, -0.1, 1.5])
 def test_an_frr_is_a_share(frr):
-    with pytest.raises(InputError, match=f"--frr {frr:g}"):
+    with pytest.raises(InputError, match=f"false rejection rate {frr:g}: expected a share"):
         detection.conformal_threshold(np.arange(50.0), frr)
 
 
@@ -79,3 +79,25 @@ def test_equal_error_rate_and_accepted():
     assert detection.accepted_at(clean, poisoned, 0.05) == 5
     low, high = detection.auroc_interval(detection.auroc(clean, poisoned), 100, 100)
     assert low < detection.auroc(clean, poisoned) < high <= 1
+
+
+def test_separation_is_all_of_it_and_its_record():
+    rng = np.random.default_rng(0)
+    clean, poisoned = rng.normal(0, 1, 80), rng.normal(2, 1, 40)
+    found = detection.separation(clean, poisoned, (0.05, 0.1))
+    assert found.auroc == detection.auroc(clean, poisoned)
+    assert found.auroc_interval == detection.auroc_interval(found.auroc, 80, 40)
+    assert {frr: rate.count for frr, rate in found.far.items()} == {
+        frr: detection.accepted_at(clean, poisoned, frr) for frr in (0.05, 0.1)
+    }
+    record = found.record("_where_it_fires")
+    assert record["auroc_where_it_fires"] == found.auroc
+    assert record["equal_error_rate_where_it_fires"] == detection.equal_error_rate(clean, poisoned)
+    assert record["far_at_frr_where_it_fires"] == {f"{frr:g}": rate.share for frr, rate in found.far.items()}
+    assert set(record["far_interval_at_frr_where_it_fires"]) == {"0.05", "0.1"}
+
+
+def test_nothing_poisoned_has_nothing_to_separate():
+    found = detection.separation(np.arange(5.0), np.zeros(0))
+    assert found == detection.Separation()
+    assert found.record() == {"auroc": None, "far_at_frr": None, "equal_error_rate": None}

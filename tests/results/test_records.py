@@ -1,4 +1,7 @@
+"""Result files: written whole or not at all."""
+
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -62,3 +65,23 @@ def test_a_folder_below_a_file_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"), records.output_folder(tmp_path / "file" / "out"):
         pass
+
+
+def test_json_holds_dataclasses_and_any_language_in_utf_8(tmp_path):
+    @dataclass(frozen=True)
+    class Result:
+        name: str
+
+    records.write_json(tmp_path / "a.json", {"result": Result("Jörg 顔")})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"result": {"name": "Jörg 顔"}}
+    records.write_csv(tmp_path / "a.csv", {"image": ["Jörg 顔.png"]})
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "image\nJörg 顔.png\n"
+    with pytest.raises(TypeError, match="set has no JSON form"):
+        records.write_json(tmp_path / "b.json", {"x": {1}})
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_columns_of_unequal_length_are_not_written(tmp_path):
+    with pytest.raises(ValueError, match="zip"):
+        records.write_csv(tmp_path / "a.csv", {"a": [1, 2], "b": [1]})
+    assert not list(tmp_path.iterdir())

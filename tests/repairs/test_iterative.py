@@ -1,0 +1,57 @@
+"""Iterative pruning: one channel after another, and B0 on the way."""
+
+import itertools
+
+import numpy as np
+import pytest
+from small import small_images, small_net
+
+from jaxdefend import InputError
+from jaxdefend.repairs import Iterative, base, iterative
+
+
+def zero_channels(net, layer="last"):
+    arrays = net.weights[layer]
+    return set(np.flatnonzero(~arrays["kernel"].any(axis=(0, 1, 2)) & (arrays["bias"] == 0)))
+
+
+@pytest.fixture(scope="module")
+def repaired():
+    """A repair, and the repaired net after each epoch, as it is held against the held-out images."""
+    nets = []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(base, "recognised", lambda net, images: nets.append(net) or 0)
+        # One step per epoch.
+        found = Iterative(epochs=8, batch=64, channels=3, b0=2)(small_net(), small_images())
+    return found, nets
+
+
+def test_channels_go_one_after_another(repaired):
+    found, (*trained, _) = repaired
+    first, *_ = channels = found.chosen["channels"]
+    gone = [zero_channels(net) for net in trained]
+    assert len(gone) == 8 and gone[0] == {first} and gone[-1] == set(channels)
+    assert all(before <= after for before, after in itertools.pairwise(gone))
+    assert all(len(channels) == 3 for channels in gone[5:])
+    assert zero_channels(found.net) == set(channels)
+
+
+def test_turns_are_spread_over_all_but_the_last_quarter():
+    np.testing.assert_allclose(iterative.turns(3, 8), [0, 2, 4])
+    np.testing.assert_allclose(iterative.turns(4, 16), [0, 3, 6, 9])
+
+
+def test_b0_lacks_the_first_channels(repaired):
+    found, _ = repaired
+    order = found.chosen["channels"]
+    gone = zero_channels(found.b0)
+    assert gone == set(order[: len(gone)])
+    assert 2 <= len(gone) == found.chosen["b0"] < 3
+    # It has been trained, and is not the repaired net.
+    assert (found.b0.weights["first"]["kernel"] != small_net().weights["first"]["kernel"]).any()
+    assert zero_channels(found.net) == set(order)
+
+
+def test_b0_must_come_before_the_end():
+    with pytest.raises(InputError, match="b0 5: expected fewer than the 5 channels that are pruned in all"):
+        Iterative(channels=5, b0=5)(small_net(), small_images())
