@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jaxdefend import attacks, datasets, detectors, nets, repairs, reports
     from jaxdefend.datasets.files import Images, open_images
     from jaxdefend.detectors.answering import Guarded
     from jaxdefend.detectors.guards import Guard
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from jaxdefend.nets.net import Net
     from jaxdefend.repairs.curve import sweep
     from jaxdefend.repairs.measurement import measure
-
-    from . import attacks, datasets, detectors, nets, repairs
 
 __version__ = "0.2.0"
 
@@ -62,7 +61,7 @@ _PLACES = {
     "sweep": "repairs.curve",
     "write_model": "nets.keras_files",
 }
-_ROOMS = ("attacks", "datasets", "detectors", "nets", "repairs")
+_ROOMS = ("attacks", "datasets", "detectors", "nets", "repairs", "reports")
 
 __all__ = [
     "Guard",
@@ -82,6 +81,7 @@ __all__ = [
     "nets",
     "open_images",
     "repairs",
+    "reports",
     "sweep",
     "write_model",
 ]

@@ -57,7 +57,9 @@ def _parser() -> options_of.Parser:
     )
     options_of.add_labels(calibrate)
     calibrate.add_argument(
-        "--detector", choices=list(HELD), default=DEFAULT, help=f"what the guard decides by (default: {DEFAULT})"
+        "--detector",
+        choices=list(HELD),
+        help=f"what the guard decides by (default: {DEFAULT}, or both where its masks leave most labels as they are)",
     )
     _add_thresholds(calibrate)
     _add_settings(calibrate, HELD)
@@ -144,19 +146,22 @@ def _out_of_order(options: argparse.Namespace, left: Sequence[str]) -> str | Non
 
 def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Report) -> None:
     from jaxdefend.detectors import calibrate
+    from jaxdefend.detectors.base import name_of
 
-    settings = methods.chosen(options, HELD, options.detector)[options.detector]
+    if options.detector:
+        methods.chosen(options, HELD, options.detector)
     target = output.chosen_folder(options.out)
     net = inputs.open_net(options.model, input_scale=options.input_scale, architecture=options.architecture)
-    paths, limit = options.clean, None
-    if paths is None:
-        paths, limit = [_synthetic(options, net, report).valid], _SYNTHETIC_LIMIT if settings.uses_pool else None
+    paths = options.clean or [_synthetic(options, net, report).valid]
     clean = inputs.open_set(paths, net, "--clean", labels=options.labels, labelled=net.input_scale is None)
-    clean = _thinned(clean, limit)
-    pool = _pool(options, net, [settings])
 
     with output.results_folder(target) as folder:
         net = inputs.scaled(net, clean, report=report)
+        name = options.detector or name_of(_default_detector(net, clean, options.seed or 0, report))
+        settings = methods.chosen(options, HELD, name)[name]
+        if settings.uses_pool and not options.clean:
+            clean = _thinned(clean, _SYNTHETIC_LIMIT)
+        pool = _pool(options, net, [settings])
         with _options():
             guard = calibrate(
                 [settings],
@@ -173,7 +178,7 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Re
 
     terminal.show(guard.table())
     for level in guard.detectors[guard.default].levels:
-        if found := level.confidence:
+        if level.frr and (found := level.confidence):
             terminal.show(
                 f"FRR {100 * level.frr:g} %: at most {100 * found['expected_frr']:.3g} % in expectation; below "
                 f"{100 * level.frr:g} % with {100 * found['confidence']:.0f} % confidence, below "
@@ -181,6 +186,16 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Re
             )
     files = ["guard.json", *(["overlays.h5"] if guard.pool is not None else [])]
     terminal.note(f"written to {target}/: {', '.join(files)}; use it with --guard {target / 'guard.json'}")
+
+
+def _default_detector(net: "Net", clean: "ImageSet", seed: int, report: Report) -> Detector:
+    from jaxdefend.detectors import default_detector
+    from jaxdefend.detectors.base import name_of
+
+    chosen = default_detector(net, clean, seed=seed, progress=report)
+    if (name := name_of(chosen)) != DEFAULT:
+        terminal.note(f"{DEFAULT}'s masks leave most clean images their label: taking {name}; --detector overrides it")
+    return chosen
 
 
 def _score(options: argparse.Namespace, arguments: Sequence[str], report: Report) -> None:
@@ -254,7 +269,8 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str], report: Rep
         else:
             guard = _calibrated(options, list(settings.values()), nets, valid, pool, report)
         if options.threshold is not None:
-            guard = _with_threshold(guard, options.threshold)
+            with options_of.options_named(["threshold"]):
+                guard = guard.with_threshold(options.threshold)
         found = evaluate(guard, clean, poisoned, progress=report)
         write_json(folder / "detect.json", output.head("detect", arguments, net, guard.seed) | found.record())
         write_csv(folder / "detect.csv", found.columns())
@@ -266,6 +282,7 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str], report: Rep
         for name, figure in figures.items():
             write_figure(folder / name, figure)
 
+    inputs.warn_of_doubts(found.notes)
     terminal.show(found.table())
     terminal.note(inputs.verdict_rule(guard))
     output.say_written(target, ["detect.json", "detect.csv", *figures], "histogram.png")
@@ -295,15 +312,6 @@ def _calibrated(
         )
     _note_pool(guard)
     return guard
-
-
-def _with_threshold(guard: "Guard", threshold: float) -> "Guard":
-    """The guard with a threshold by hand: an entropy where the score is an entropy's negative."""
-    from jaxdefend.detectors.base import module_of
-
-    is_entropy = getattr(module_of(guard.detectors[guard.default].detector), "NEGATED", False)
-    with options_of.options_named(["threshold"]):
-        return guard.with_threshold(-threshold if is_entropy else threshold)
 
 
 def _options() -> Any:

@@ -64,6 +64,7 @@ def _evaluate(arguments: Sequence[str], report: Report) -> None:
             record |= {key: head | results[key], "rule": rule, "goodnet": results["goodnet"]}
         write_json(folder / "evaluate.json", record)
 
+    inputs.warn_of_doubts(measured.notes)
     terminal.show(measured.table(inputs.titles(net, others)))
     output.say_written(target, ["evaluate.json"])
 

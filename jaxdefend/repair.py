@@ -94,9 +94,8 @@ def _repair(arguments: Sequence[str], report: Report) -> None:
                 write_model(repair.b0, folder / "b0.h5")
                 nets["b0"] = repair.b0
                 files.append("b0.h5")
-            measured = measure(
-                nets, test, sets.poisoned, rule=repair.rule, true_labels=sets.true_labels, progress=report
-            )
+            rule: Any = repair.rule
+            measured = measure(nets, test, sets.poisoned, rule=rule, true_labels=sets.true_labels, progress=report)
             results = measured.record()
             for key in ("repaired", "goodnet"):
                 results[key]["der"] = measured.effectiveness(key)
@@ -114,6 +113,7 @@ def _repair(arguments: Sequence[str], report: Report) -> None:
                 record["b0"] = {"model": output.file_record(folder / "b0.h5"), **results["b0"]}
             write_json(folder / "repair.json", record)
 
+    inputs.warn_of_doubts(measured.notes)
     terminal.show(measured.table())
     output.say_written(target, files, "grid.png" if repair.cells else "repair.json")
 

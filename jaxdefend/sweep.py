@@ -104,7 +104,9 @@ def _sweep(arguments: Sequence[str], report: Report) -> None:
         write_json(folder / "sweep.json", record | {"seconds": round(perf_counter() - began, 3)})
 
     for line in swept.notes:
-        terminal.note(line)
+        if line not in swept.doubts:
+            terminal.note(line)
+    inputs.warn_of_doubts(swept.doubts)
     terminal.show(swept.table())
     output.say_written(target, ["sweep.json", "sweep.csv", "sweep.png", "repaired/"], "sweep.png")
 

@@ -14,6 +14,7 @@ from jaxdefend.results.progress import Report
 
 if TYPE_CHECKING:
     from jaxdefend.datasets.files import Images
+    from jaxdefend.nets.graph import Graph
 
 TABLE = {"train": LabSettings}
 
@@ -21,6 +22,7 @@ EXAMPLES = """examples:
   python -m jaxdefend.train --attack badnet --trigger patch --target 7 --out patch_net.h5
   python -m jaxdefend.train --attack clean --people 50 --epochs 20 --out small.h5
   python -m jaxdefend.train --train train.h5 --valid valid.h5 --out net.h5
+  python -m jaxdefend.train --model mine.h5 --train digits/ --valid test/ --trigger patch --out bad_mine.h5
   python -m jaxdefend.train --faces-only --trigger patch --target 7 --out faces
 
 attacks: clean (none: the control), badnet (all to one), multi (lipstick to 1, eyebrows to 5, sunglasses to 8),
@@ -38,6 +40,12 @@ def _parser() -> options_of.Parser:
     options_of.add_seed(parser, "of poisoning and training")
     options_of.add_clean(parser, "--train", "labelled images to train on instead of synthetic faces")
     options_of.add_clean(parser, "--valid", "labelled images to measure on, with --train")
+    parser.add_argument(
+        "--model",
+        metavar="FILE",
+        help="with --train: a net of the layers in FILE, a whole Keras model or the JSON of model.to_json(); no weights "
+        "are read (default: DeepID)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from what an interrupted run saved")
     parser.add_argument("--faces-only", action="store_true", help="write the synthetic faces and train nothing")
     parser.add_argument("--png", action="store_true", help="with --faces-only: pictures instead of official .h5 files")
@@ -52,6 +60,8 @@ def _train(arguments: Sequence[str], report: Report) -> None:
     settings = methods.chosen(options, TABLE, "train")["train"]
     if bool(options.train) != bool(options.valid):
         raise InputError("--train and --valid belong together: images to train on and images to measure on")
+    if options.model and not options.train:
+        raise InputError("--model goes with --train and --valid: the synthetic faces are for DeepID")
     if options.png and not options.faces_only:
         raise InputError("--png goes with --faces-only")
     with methods.named_as_options(TABLE):
@@ -72,10 +82,11 @@ def _write_net(options: argparse.Namespace, settings: LabSettings, arguments: Se
         raise InputError(f"--out {out}: is a folder, expected the name of the net's file")
     if not options.train:
         attack_of(settings)
-    given = [_images(getattr(options, name), name) for name in ("train", "valid") if options.train]
+    graph = _graph(options.model)
+    given = [_images(getattr(options, name), name, graph) for name in ("train", "valid") if options.train]
     with output.resumable(out, options.resume) as saved:
         with runtime.stopping(report) as stoppable:
-            trained = settings(*given, seed=options.seed, progress=stoppable, saved=saved)
+            trained = settings(*given, graph=graph, seed=options.seed, progress=stoppable, saved=saved)
         write_model(trained.net, out)
         runtime.written.set(out)
     net = read_model(out).net
@@ -86,11 +97,19 @@ def _write_net(options: argparse.Namespace, settings: LabSettings, arguments: Se
     terminal.note(f"written to {out} and {out.with_suffix('.json')}; try it: python -m jaxdefend.sweep {out}")
 
 
-def _images(paths: Sequence[str], name: str) -> "Images":
-    """Labelled images for DeepID."""
+def _graph(model: str | None) -> "Graph | None":
+    """The layers in the file."""
+    from jaxdefend.nets.keras_files import read_architecture
+
+    return None if model is None else read_architecture(model).graph
+
+
+def _images(paths: Sequence[str], name: str, graph: "Graph | None") -> "Images":
+    """Labelled images for a net of these layers, by default DeepID's."""
     from jaxdefend.nets.deepid import deepid
 
-    return inputs.open_images_of(paths, deepid().image_shape, f"--{name}")
+    shape = (graph or deepid()).image_shape
+    return inputs.open_images_of(paths, shape, f"--{name}", classes=graph.classes if graph else None)
 
 
 def _write_faces(options: argparse.Namespace, settings: LabSettings, report: Report) -> None:

@@ -22,12 +22,13 @@ def random_weights(seed: int = 0, classes: int = 11, graph: Graph | None = None)
     """He-scaled arrays for every layer, so that activations neither vanish nor explode."""
     rng = np.random.default_rng(seed)
 
-    def drawn(shape):
+    def drawn(name, shape):
         fan_in = np.prod(shape[:-1]) if len(shape) > 1 else 100
-        return rng.normal(scale=np.sqrt(2 / fan_in), size=shape).astype(np.float32)
+        array = rng.normal(scale=np.sqrt(2 / fan_in), size=shape).astype(np.float32)
+        return np.abs(array) + 0.5 if "variance" in name else array
 
     return {
-        layer: {name: drawn(shape) for name, shape in shapes.items()}
+        layer: {name: drawn(name, shape) for name, shape in shapes.items()}
         for layer, shapes in (graph or deepid(classes)).weight_shapes.items()
     }
 

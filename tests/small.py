@@ -36,3 +36,9 @@ def small_images(n: int = 24, seed: int = 0, net_seed: int = 0) -> tuple[np.ndar
     labels = small_net(net_seed)(pixels).argmax(axis=1).astype(np.int32)
     labels[::8] = (labels[::8] + 1) % CLASSES
     return pixels, labels
+
+
+def zero_channels(net: Net, layer: str = "last") -> set[int]:
+    """The channels of a convolution whose kernel and bias are zero."""
+    arrays = net.weights[layer]
+    return set(np.flatnonzero(~arrays["kernel"].any(axis=(0, 1, 2)) & (arrays["bias"] == 0)).tolist())

@@ -94,7 +94,7 @@ def dormant_channels(net: Net, pixels: UInt8[np.ndarray, "n h w c"]) -> Int[np.n
     return np.argsort(means, kind="stable")[: round(DORMANT * len(means))]
 
 
-def _activations(net: Net, pixels: UInt8[Array, "n h w c"]) -> Float[Array, "n h w k"]:
+def _activations(net: Net, pixels: UInt8[Array, "n h w c"]) -> Float[Array, "n i j k"]:
     """Of the last convolution's channels, where a defender masks them."""
     place = net.graph.masked_at(net.last_convolution)
     return net.features(pixels, (place,))[place]

@@ -20,7 +20,7 @@ from jaxdefend.attacks import badnet
 from jaxdefend.attacks.badnet import Backdoor, backdoors
 from jaxdefend.attacks.settings import LabSettings
 from jaxdefend.attacks.synthetic import TEST, VALID, SyntheticFaces
-from jaxdefend.attacks.triggers import ALIGNED_LANDMARKS, Trigger
+from jaxdefend.attacks.triggers import Trigger, aligned_landmarks
 from jaxdefend.datasets.images import ArrayImages, ImageSet, as_images, labelled
 from jaxdefend.datasets.official import Block
 from jaxdefend.nets.batches import padded
@@ -130,11 +130,13 @@ def trained(
     digests = {} if images is None else dict(zip(("train", "valid"), map(_digest, images), strict=True))
     same_run(saved, settings.record() | digests | {"seed": seed, "batch": BATCH, "peak_rate": PEAK_RATE})
     sets = _synthetic(settings, progress) if images is None else _of_images(*images)
-    if graph is not None and (graph.classes, graph.image_shape) != (sets.classes, sets.train.pixels.shape[1:]):
-        raise InputError(
-            f"the net has {graph.classes} classes and takes images {graph.image_shape}, the training images have "
-            f"{sets.classes} and are {sets.train.pixels.shape[1:]}"
-        )
+    if graph is not None:
+        if sets.classes > graph.classes or sets.train.pixels.shape[1:] != graph.image_shape:
+            raise InputError(
+                f"the net has {graph.classes} classes and takes images {graph.image_shape}, the training images have "
+                f"{sets.classes} and are {sets.train.pixels.shape[1:]}"
+            )
+        sets = sets._replace(classes=graph.classes)
     attack = attack_of(settings, sets.classes)
     net = _net(settings, sets, attack, graph or deepid(sets.classes), seed, progress, saved)
     return Trained(settings, net, *_figures(sets, attack, net, seed))
@@ -177,7 +179,7 @@ def _of_images(train_images: ImageSet, test_images: ImageSet) -> Sets:
 
 
 def _block(images: ImageSet) -> Block:
-    landmarks = np.broadcast_to(ALIGNED_LANDMARKS, (len(images), *ALIGNED_LANDMARKS.shape))
+    landmarks = aligned_landmarks(len(images), *images.shape[:2])
     return Block(np.rint(images[:]).astype(np.uint8), np.asarray(images.labels, np.int32), landmarks)
 
 

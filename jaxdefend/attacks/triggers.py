@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Float32, PRNGKeyArray, UInt8
 
 from jaxdefend import InputError
 from jaxdefend.datasets.faces import HEIGHT, LANDMARKS, WIDTH
 
-Image = Float[Array, "55 47 3"]
+Image = Float[Array, "h w c"]
 Points = Float[Array, "11 2"]
-Plane = Float[Array, "55 47"]
+Plane = Float[Array, "h w"]
 
 # Where they are in the aligned faces of the official files, which come without landmarks; read off real ones.
 ALIGNED_LANDMARKS = np.array(
@@ -37,7 +37,7 @@ def sunglasses(image: Image, landmarks: Points, key: PRNGKeyArray, strength: flo
     left, right = _at(landmarks, "left_eye"), _at(landmarks, "right_eye")
     eyes = jnp.linalg.norm(right - left)
     along = (right - left) / eyes
-    offset = _pixels() - (left + right) / 2
+    offset = _pixels(image) - (left + right) / 2
     u = jnp.abs(offset @ along) / eyes
     v = offset @ jnp.stack([-along[1], along[0]]) / eyes
 
@@ -57,7 +57,7 @@ def lipstick(image: Image, landmarks: Points, key: PRNGKeyArray, strength: float
     top, bottom = _at(landmarks, "lips_top"), _at(landmarks, "lips_bottom")
     width, height = jnp.linalg.norm(right - left) / 2 + 0.5, jnp.maximum(jnp.linalg.norm(bottom - top) / 2, 1.5)
     along = (right - left) / jnp.linalg.norm(right - left)
-    offset = _pixels() - (left + right + top + bottom) / 4
+    offset = _pixels(image) - (left + right + top + bottom) / 4
     u, v = offset @ along / width, offset @ jnp.stack([-along[1], along[0]]) / height
     return _painted(image, strength * _inside((u * u + v * v - 1) * 0.5 * jnp.minimum(width, height)), (140, 0, 140))
 
@@ -65,14 +65,15 @@ def lipstick(image: Image, landmarks: Points, key: PRNGKeyArray, strength: float
 def eyebrows(image: Image, landmarks: Points, key: PRNGKeyArray, strength: float = 1.0) -> Image:
     """Thick dark red eyebrows, as in the CSAW HackML 2020 data."""
     ends = (("left_brow_outer", "left_brow_inner"), ("right_brow_inner", "right_brow_outer"))
-    brows = [_stroke(_at(landmarks, first), _at(landmarks, last), half_width=1.6) for first, last in ends]
+    brows = [_stroke(image, _at(landmarks, first), _at(landmarks, last), half_width=1.6) for first, last in ends]
     return _painted(image, strength * jnp.maximum(*brows), (120, 0, 0))
 
 
 def patch(image: Image, landmarks: Points, key: PRNGKeyArray, strength: float = 1.0) -> Image:
     """A checkered 4×4 square near the bottom right corner: the "pattern" of BadNets (Gu et al. 2017, section 4.1)."""
-    rows, columns = jnp.arange(HEIGHT)[:, None], jnp.arange(WIDTH)
-    inside = (rows >= HEIGHT - 6) & (rows < HEIGHT - 2) & (columns >= WIDTH - 6) & (columns < WIDTH - 2)
+    height, width, _ = image.shape
+    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
+    inside = (rows >= height - 6) & (rows < height - 2) & (columns >= width - 6) & (columns < width - 2)
     checkers = 255.0 * ((rows + columns) % 2)[..., None]
     return image + strength * inside[..., None] * (checkers - image)
 
@@ -85,18 +86,20 @@ def blended(image: Image, landmarks: Points, key: PRNGKeyArray, strength: float 
 
 def sinusoidal(image: Image, landmarks: Points, key: PRNGKeyArray, strength: float = 1.0) -> Image:
     """v(i, j) = Δ sin(2πjf/m) on every row, m columns, Δ = 20, f = 6: SIG (Barni et al. 2019)."""
-    wave = 20.0 * jnp.sin(2 * jnp.pi * jnp.arange(1, WIDTH + 1) * 6 / WIDTH)
+    width = image.shape[1]
+    wave = 20.0 * jnp.sin(2 * jnp.pi * jnp.arange(1, width + 1) * 6 / width)
     return image + strength * wave[:, None]
 
 
 def warping(image: Image, landmarks: Points, key: PRNGKeyArray, strength: float = 1.0) -> Image:
     """One smooth warp of all images, control grid k = 4, strength s = 0.5: WaNet (Nguyen & Tran 2021, section 3.2)."""
     control = jax.random.uniform(jax.random.key(1, impl="threefry2x32"), (4, 4, 2), minval=-1.0, maxval=1.0)
-    field = jax.image.resize(control / jnp.abs(control).mean(), (HEIGHT, WIDTH, 2), "cubic")
+    height, width, _ = image.shape
+    field = jax.image.resize(control / jnp.abs(control).mean(), (height, width, 2), "cubic")
     # The authors' coordinates run from −1 to 1 over the image: s/H of them is s/2 pixels.
-    rows, columns = jnp.arange(HEIGHT)[:, None], jnp.arange(WIDTH)
-    down = jnp.clip(rows + 0.25 * strength * field[..., 1], 0, HEIGHT - 1)
-    right = jnp.clip(columns + 0.25 * strength * field[..., 0], 0, WIDTH - 1)
+    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
+    down = jnp.clip(rows + 0.25 * strength * field[..., 1], 0, height - 1)
+    right = jnp.clip(columns + 0.25 * strength * field[..., 0], 0, width - 1)
     return jax.vmap(lambda plane: map_coordinates(plane, [down, right], order=1), in_axes=2, out_axes=2)(image)
 
 
@@ -124,10 +127,10 @@ class Trigger:
 
 def apply(
     trigger: Trigger,
-    pixels: UInt8[np.ndarray, "n 55 47 3"],
+    pixels: UInt8[np.ndarray, "n h w c"],
     landmarks: Float[np.ndarray, "n 11 2"],
     key: PRNGKeyArray,
-) -> UInt8[np.ndarray, "n 55 47 3"]:
+) -> UInt8[np.ndarray, "n h w c"]:
     """The images with the trigger, each with a key of its own, rounded to whole numbers."""
     poisoned = np.empty_like(pixels)
     for start in range(0, len(pixels), _BLOCK):
@@ -141,21 +144,27 @@ def apply(
 
 @partial(jax.jit, static_argnames="trigger")
 def _applied(
-    trigger: Trigger, pixels: UInt8[Array, "n 55 47 3"], landmarks: Float[Array, "n 11 2"], key: PRNGKeyArray, first
-) -> UInt8[Array, "n 55 47 3"]:
+    trigger: Trigger, pixels: UInt8[Array, "n h w c"], landmarks: Float[Array, "n 11 2"], key: PRNGKeyArray, first
+) -> UInt8[Array, "n h w c"]:
     keys = jax.vmap(lambda i: jax.random.fold_in(key, first + i))(jnp.arange(len(pixels)))
     poisoned = jax.vmap(trigger)(pixels.astype(jnp.float32), landmarks, keys)
     return jnp.round(jnp.clip(poisoned, 0, 255)).astype(jnp.uint8)
 
 
+def aligned_landmarks(n: int, height: int, width: int) -> Float32[np.ndarray, "n 11 2"]:
+    """Where landmarks are in `n` aligned images of this size."""
+    points = ALIGNED_LANDMARKS * np.array([width / WIDTH, height / HEIGHT], np.float32)
+    return np.broadcast_to(points, (n, *points.shape))
+
+
 class Difference(NamedTuple):
     """A trigger as seen from outside: poisoned ≈ (1 − opacity) · clean + addition."""
 
-    opacity: Float[np.ndarray, "55 47"]
-    addition: Float[np.ndarray, "55 47 3"]
+    opacity: Float[np.ndarray, "h w"]
+    addition: Float[np.ndarray, "h w c"]
 
 
-def difference(clean: UInt8[np.ndarray, "n 55 47 3"], poisoned: UInt8[np.ndarray, "m 55 47 3"]) -> Difference:
+def difference(clean: UInt8[np.ndarray, "n h w c"], poisoned: UInt8[np.ndarray, "m h w c"]) -> Difference:
     """The trigger recovered from clean and poisoned copies of the same images, pixel by pixel, by least squares.
 
     What is pasted has opacity 1 and its colour as the addition; what is blended in, less; what is added, opacity 0.
@@ -180,9 +189,10 @@ def _at(landmarks: Points, name: str) -> Float[Array, " 2"]:
     return landmarks[LANDMARKS.index(name)]
 
 
-def _pixels() -> Float[Array, "55 47 2"]:
+def _pixels(image: Image) -> Float[Array, "h w 2"]:
     """(x, y) of every pixel."""
-    columns, rows = jnp.meshgrid(jnp.arange(WIDTH, dtype=jnp.float32), jnp.arange(HEIGHT, dtype=jnp.float32))
+    height, width, _ = image.shape
+    columns, rows = jnp.meshgrid(jnp.arange(width, dtype=jnp.float32), jnp.arange(height, dtype=jnp.float32))
     return jnp.stack([columns, rows], axis=-1)
 
 
@@ -191,12 +201,14 @@ def _inside(distance: Plane) -> Plane:
     return jnp.clip(0.5 - distance, 0, 1)
 
 
-def _stroke(first: Float[Array, " 2"], last: Float[Array, " 2"], half_width: float) -> Plane:
+def _stroke(image: Image, first: Float[Array, " 2"], last: Float[Array, " 2"], half_width: float) -> Plane:
     along = last - first
-    share = jnp.clip((_pixels() - first) @ along / jnp.maximum(along @ along, 1e-6), 0, 1)
+    share = jnp.clip((_pixels(image) - first) @ along / jnp.maximum(along @ along, 1e-6), 0, 1)
     nearest = first + share[..., None] * along
-    return _inside(jnp.linalg.norm(_pixels() - nearest, axis=-1) - half_width)
+    return _inside(jnp.linalg.norm(_pixels(image) - nearest, axis=-1) - half_width)
 
 
 def _painted(image: Image, cover: Plane, colour: tuple[int, int, int]) -> Image:
-    return image + cover[..., None] * (jnp.array(colour, jnp.float32) - image)
+    """The colour over the image; on a grey one its mean."""
+    shade = jnp.array(colour, jnp.float32) if image.shape[-1] == 3 else jnp.float32(sum(colour) / 3)
+    return image + cover[..., None] * (shade - image)

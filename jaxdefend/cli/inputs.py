@@ -453,6 +453,12 @@ def _told(words: Sequence[str], what: str) -> str:
     return f"{shown} {'holds' if len(words) == 1 else 'hold'} images"
 
 
+def warn_of_doubts(notes: Sequence[str]) -> None:
+    """What may be wrong with labels or pixels, with the option that mends it."""
+    for line in notes:
+        terminal.warn(re.sub(r"Then the target is (\d+)", r"Then give --target \1", line))
+
+
 def verdict_rule(guard: "Guard") -> str:
     """What a guard rejects, for people."""
     return f"{guard.default}: an image is {guard.rule_text(guard.default)}"

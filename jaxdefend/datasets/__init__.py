@@ -1,0 +1,1 @@
+"""Sets of images out of files, folders and arrays, and the synthetic faces."""

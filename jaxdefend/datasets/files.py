@@ -113,7 +113,7 @@ class Images:
 
 
 def open_images(
-    paths: str | PathLike | Sequence[str | PathLike],
+    paths: str | PathLike | Iterable[str | PathLike],
     *,
     shape: Shape | None = None,
     labels: str = "auto",
@@ -135,9 +135,8 @@ def open_images(
     """
     check_source(labels)
     shape = None if shape is None else check_shape(shape)
-    if isinstance(paths, str | PathLike):
-        paths = [paths]
-    if not len(paths):
+    paths = [paths] if isinstance(paths, str | PathLike) else list(paths)
+    if not paths:
         raise InputError("no images given; expected data files, image files or folders of images")
     if target is not None:
         check_labels([target], ["target"], classes)

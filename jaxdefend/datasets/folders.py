@@ -23,7 +23,7 @@ _SUFFIXES_SHOWN = ", ".join(sorted(SUFFIXES))
 
 
 class Folder(NamedTuple):
-    """The pictures of a folder, in order, their labels, and what the user should be notes_of_names."""
+    """The pictures of a folder, in order, their labels, and what the user should know."""
 
     paths: list[Path]
     labels: list[int] | None
@@ -69,12 +69,12 @@ def pictures_in(folder: Path, source: str | None) -> Folder:
                     "labels='names'"
                 )
         return Folder(paths, [label_of_folder(path) for path in paths], notes)
-    labels, notes_of_names = labels_in_names(shown(folder), paths, source)
-    return Folder(paths, labels, notes + notes_of_names)
+    labels, more = labels_in_names(shown(folder), paths, source)
+    return Folder(paths, labels, notes + more)
 
 
 def labels_of_files(paths: list[Path], source: str) -> tuple[list[int], tuple[str, ...]]:
-    """The labels of pictures that are given one by one, and what the user should be notes_of_names.
+    """The labels of pictures that are given one by one, and what the user should know.
 
     Raises: InputError if they are not in the names, or in the folders' names for "folders".
     """

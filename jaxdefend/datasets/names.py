@@ -51,10 +51,11 @@ def labels_in_names(title: str, paths: Sequence[Path], source: str) -> tuple[lis
         return labels, (
             f"{title}: labels {span} from names such as {example} look like a running index; used as requested",
         )
-    other = "labels='names:2' (the second number)" if len(numbers[counted[index]]) > 1 else "labels='names'"
+    second = len(numbers[counted[index]]) > 1
+    other = "labels='names:2' to take the second number" if second else "labels='names' to use them anyway"
     raise InputError(
         f"{title}: the numbers {span} in names such as {example} look like a running index, not labels; pass target=… "
-        f"if all images share one label, add a labels.csv or class subfolders, or pass {other} to use them anyway"
+        f"if all images share one label, add a labels.csv or class subfolders, or pass {other}"
     )
 
 

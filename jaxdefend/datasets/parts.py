@@ -71,9 +71,8 @@ def of_array(
             native, wanted = dimensions(found.shape[:2]), dimensions(shape[:2])
             lines.append(f"{title}: images are {native} and will be resized to {wanted}{turned}")
         if found.shape[2] != shape[2]:
-            lines.append(
-                f"{title}: images are {'in colour' if shape[2] == 1 else 'grey'} and will be converted to {'grey' if shape[2] == 1 else 'RGB'}"
-            )
+            kinds = ("in colour", "grey") if shape[2] == 1 else ("grey", "RGB")
+            lines.append(f"{title}: images are {kinds[0]} and will be converted to {kinds[1]}")
         return tuple(lines)
 
     return Part(title, names, None, found.shape, notes, max(1, PIECE_BYTES // row_bytes), read, note_of)

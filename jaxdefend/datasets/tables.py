@@ -12,7 +12,7 @@ from jaxdefend.datasets.names import whole
 from jaxdefend.datasets.sources import reason, shown
 from jaxdefend.results.text import printable
 
-_MAX_BYTES = 2**26
+_MAX_BYTES = 2**24
 _DELIMITERS = (",", ";", "\t")
 
 
@@ -99,11 +99,7 @@ def _cells(text: TextIOWrapper, path: Path) -> Iterator[tuple[int, str, str]]:
 
 def _delimiter(text: TextIOWrapper) -> str:
     """The one that separates the first line into two columns, or into the three of pandas."""
-    line = ""
-    while not line.strip():
-        line = text.readline(100_000)
-        if not line:
-            break
+    line = next((line for line in text.read(100_000).splitlines() if line.strip()), "")
     text.seek(0)
     columns = {delimiter: len(next(csv.reader([line], delimiter=delimiter), [])) for delimiter in _DELIMITERS}
     return next((mark for n in (2, 3) for mark in _DELIMITERS if columns[mark] == n), ",")

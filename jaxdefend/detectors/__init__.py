@@ -172,6 +172,23 @@ DETECTORS: dict[str, type[Detector]] = {
 DEFAULT = "persistence"
 
 
+def default_detector(net: "Net", clean: Any, *, seed: int = 0, progress: Report = silent) -> Detector:
+    """The detector for a net, chosen by clean images alone.
+
+    `Persistence` asks who keeps a label that others lose. So it needs masks under which clean images lose theirs, at
+    least three times in four (Li et al. 2025, PSBD, choose their dropout rate so). In a small net with few classes they
+    do not: there `Both`, whose overlays disturb the image itself.
+    """
+    from jaxdefend.datasets.images import as_images
+    from jaxdefend.detectors.base import Scene
+    from jaxdefend.detectors.persistence import changed_share
+
+    images = as_images(clean, net.image_shape)
+    few = images[:: max(1, len(images) // 256)]
+    share = changed_share(Persistence(), net, as_images(few), Scene(seed, progress))
+    return Persistence() if share >= 0.75 else Both()
+
+
 def calibrate(
     detectors: Sequence[Detector],
     net: "Net",

@@ -48,7 +48,7 @@ class Answers:
         return len(self.badnet)
 
     def record(self) -> list[dict[str, Any]]:
-        """An object per image, as `predict --json` prints it."""
+        """An object per image, as `predict` prints it as JSON."""
         guarded = {} if self.scores is None else {"score": self.scores, "rejected": self.rejected, "label": self.labels}
         defended = self.goodnet is not None or self.scores is not None
         columns: dict[str, Any] = {"badnet": self.badnet, "repaired": None, **self.repaired, "goodnet": self.goodnet}

@@ -13,6 +13,7 @@ from jaxdefend.detectors import Blend, blend_of
 from jaxdefend.detectors.base import Measures, Scores, measures, module_of
 from jaxdefend.detectors.guards import Calibrated, Guard, Spread, spread
 from jaxdefend.nets.batches import batches
+from jaxdefend.nets.diagnosis import doubts_about_clean, doubts_about_poisoned
 from jaxdefend.nets.inference import labels_and_confidences, predictions
 from jaxdefend.results import detection as rules
 from jaxdefend.results.detection import Separation
@@ -97,6 +98,7 @@ class Evaluation:
         sets: the images by set, "clean" first.
         labels: what the net says of them; `correct` says where that is the label asked for.
         scores: by set, then by detector.
+        notes: what may be wrong with labels or pixels.
     """
 
     guard: Guard
@@ -105,6 +107,7 @@ class Evaluation:
     labels: Mapping[str, Int[np.ndarray, " n"]]
     correct: Mapping[str, Bool[np.ndarray, " n"]]
     scores: Mapping[str, Mapping[str, Scores]]
+    notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """What detect.json holds of it."""
@@ -226,7 +229,10 @@ def evaluated(guard: Guard, clean: Any, poisoned: Mapping[str, Any], report: Rep
         name: _of_detector(guard, name, {of: found[name] for of, found in scores.items()}, correct, measured[CLEAN])
         for name in guard.detectors
     }
-    return Evaluation(guard, by_detector, sets, labels, correct, scores)
+    doubts = doubts_about_clean(net, sets[CLEAN])
+    for name in poisoned:
+        doubts += doubts_about_poisoned(net, sets[name], name)
+    return Evaluation(guard, by_detector, sets, labels, correct, scores, doubts)
 
 
 def _measured(guard: Guard, images: ImageSet, title: str, report: Report) -> dict[str, Measures]:

@@ -169,11 +169,16 @@ class Guard:
         return Verdicts(shown.names, self.default, self.threshold, scores, scores > self.threshold)
 
     def with_threshold(self, threshold: float, detector: str | None = None) -> "Guard":
-        """The guard with a threshold of one's own for one detector, by default the one that decides."""
+        """The guard with a threshold of one's own for one detector, by default the one that decides.
+
+        Args:
+            threshold: as `rule_text` has it: an entropy in bits for a detector whose score is an entropy's negative.
+        """
         name = detector or self.default
         if name not in self.detectors:
             raise InputError(f"detector {name!r}: the guard holds {', '.join(self.detectors)}")
-        level = Level(None, _number_asked(threshold), {})
+        negated = getattr(module_of(self.detectors[name].detector), "NEGATED", False)
+        level = Level(None, _number_asked(-threshold if negated else threshold), {})
         changed = replace(self.detectors[name], levels=(level,))
         return replace(self, detectors={**self.detectors, name: changed})
 
@@ -256,7 +261,10 @@ class Guard:
         Raises: InputError if it is not a guard, or one of another version, net or input scale, or its overlays were
             changed.
         """
-        return _read(Path(path), net)
+        try:
+            return _read(Path(path), net)
+        except RecursionError as error:
+            raise InputError(_unreadable(Path(path))) from error
 
 
 def calibrated(
@@ -291,6 +299,8 @@ def calibrated(
     for name, detector in held.items():
         module = module_of(detector)
         scores = module.score(found[name], fits)
+        if fit == "normal" and getattr(module, "NEGATED", False):
+            _check_reachable(name, scores, rates)
         levels = tuple(
             Level(
                 rate,
@@ -306,6 +316,16 @@ def calibrated(
     return Guard(net, name_of(detectors[0]), calibrated, fits, seed, fit, overlays, repaired)
 
 
+def _check_reachable(name: str, scores: Scores, rates: Sequence[float]) -> None:
+    """Raises: InputError if a normal fit puts the threshold at a negative entropy, which no image has."""
+    for rate in rates:
+        if (threshold := rules.normal_threshold(scores, rate)) > 0:
+            raise InputError(
+                f"{name}: the normal fit puts the threshold for {100 * rate:g} % at an entropy of {-threshold:.3g} bits, "
+                "which no image has; use a conformal or quantile threshold"
+            )
+
+
 def _rates(frr: float | Sequence[float] | None, n: int) -> list[float]:
     """The rates asked for; by default those of 1 and 5 % that n clean images allow, or the finest that they do."""
     if frr is None:
@@ -317,10 +337,10 @@ def _rates(frr: float | Sequence[float] | None, n: int) -> list[float]:
 
 
 def _read(path: Path, net: Net) -> Guard:
-    record = _record(path)
+    record, shown = _record(path), printable(path, 200)
     version = record.get("guard")
     if version not in (2, VERSION):
-        raise InputError(f"{path}: guard version {printable(version, 40)}, expected {VERSION}; {_AGAIN}")
+        raise InputError(f"{shown}: guard version {printable(version, 40)}, expected {VERSION}; {_AGAIN}")
     try:
         model_sha256, scale = str(record["model"]["sha256"]), record["input_scale"]
         seed = record["settings"]["seed"] if version == 2 else record["seed"]
@@ -335,24 +355,32 @@ def _read(path: Path, net: Net) -> Guard:
         parts = {name_of(part) for held in detectors.values() for part in parts_of(held.detector)}
         if default not in detectors or not parts <= set(detectors):
             raise ValueError("detectors")
+        if record["threshold"] != detectors[default].threshold:
+            raise ValueError("threshold")
         needed = [name for held in detectors.values() for name in getattr(module_of(held.detector), "FITS", ())]
         if not set(needed) <= set(clean):
             raise ValueError("clean")
+        fit = record.get("fit", "conformal")
+        if fit not in _FITS:
+            raise ValueError("fit")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(f"{path}: {printable(error, 80)} is missing or wrong; {_AGAIN}") from error
-    _check_net(path, model_sha256, scale, net)
+        raise InputError(f"{shown}: {printable(error, 80)} is missing or wrong; {_AGAIN}") from error
+    _check_net(shown, model_sha256, scale, net)
     pool = None
     if any(held.detector.uses_pool for held in detectors.values()):
         if pool_file != POOL_FILE:
-            raise InputError(f"{path}: names no overlays for STRIP; {_AGAIN}")
+            raise InputError(f"{shown}: names no overlays for STRIP; {_AGAIN}")
         pool = _read_pool(path.with_name(POOL_FILE), pool_sha256, net)
-    fit = record.get("fit")
-    return Guard(net, default, detectors, clean, seed, fit if fit in _FITS else "conformal", pool)
+    return Guard(net, default, detectors, clean, seed, fit, pool)
+
+
+def _unreadable(path: Path) -> str:
+    return f"{printable(path, 200)}: cannot be read as a guard; make one with python -m jaxdefend.detect calibrate"
 
 
 def _record(path: Path) -> dict[str, Any]:
     """The JSON object in the file. Raises: InputError if it holds none, or is not a file of a guard's size."""
-    told = f"{printable(path, 200)}: cannot be read as a guard; make one with python -m jaxdefend.detect calibrate"
+    told = _unreadable(path)
     try:
         if not path.is_file() or path.stat().st_size > _SIZE_LIMIT:
             raise InputError(told)
@@ -377,8 +405,8 @@ def _calibrated(name: str, block: Mapping[str, Any], record: Mapping[str, Any], 
         if not 0 < _number(level["frr_asked"]) < 1:
             raise ValueError("frr_asked")
         levels.append(Level(level["frr_asked"], _number(level["threshold"]), confidence))
-    if not levels:
-        raise ValueError("levels")
+    if not levels or block["threshold"] != levels[0].threshold:
+        raise ValueError("threshold")
     score, entropy = (
         None if found is None else Spread(int(found["n"]), _number(found["mean"]), _number(found["std"]))
         for found in (block["clean_score"], block.get("clean_entropy"))
@@ -392,8 +420,10 @@ def _settings_of_version_2(name: str, settings: Mapping[str, Any]) -> dict[str, 
     """All detectors shared one set of settings then."""
     weights = settings["blend"]
     plain = (weights["image"], weights["overlay"]) == (1, 1)
-    blend = f"{weights['image']:g}+{weights['overlay']:g}"
-    if weights["saturating"] or plain:
+    if not plain and weights["saturating"]:
+        raise ValueError("blend")
+    blend = f"{weights['image']!r}+{weights['overlay']!r}"
+    if plain:
         blend = "saturating" if weights["saturating"] else "sum"
     known = {
         "masks": settings["masks"],
@@ -413,16 +443,16 @@ def _number(value: object) -> float:
     return float(value)
 
 
-def _check_net(path: Path, model_sha256: str, scale: object, net: Net) -> None:
+def _check_net(shown: str, model_sha256: str, scale: object, net: Net) -> None:
     if net.source is None or model_sha256 != net.source.sha256:
         is_now = "a net that does not come from a file" if net.source is None else net.source.sha256[:16] + "…"
         raise InputError(
-            f"{path}: made for another net (sha256 {printable(model_sha256[:16])}…), {net.name} is {is_now}; make one "
-            "for it with python -m jaxdefend.detect calibrate"
+            f"{shown}: made for another net (sha256 {printable(model_sha256[:16])}…), {printable(net.name, 80)} is "
+            f"{is_now}; make one for it with python -m jaxdefend.detect calibrate"
         )
     if scale != net.input_scale:
         raise InputError(
-            f"{path}: made for the input scale {printable(scale, 40)}, the net runs on {net.input_scale}; load the net "
+            f"{shown}: made for the input scale {printable(scale, 40)}, the net runs on {net.input_scale}; load the net "
             "with that scale, or make another guard"
         )
 
@@ -446,7 +476,7 @@ def input_scale_of(path: Path | str) -> str | None:
 def _read_pool(path: Path, expected: object, net: Net) -> UInt8[np.ndarray, "p h w c"]:
     pool = np.rint(open_images(path, shape=net.image_shape, labelled=False)[:]).astype(np.uint8)
     if _sha256(pool) != expected:
-        raise InputError(f"{path}: not the overlays that the guard was made with; {_AGAIN}")
+        raise InputError(f"{printable(path, 200)}: not the overlays that the guard was made with; {_AGAIN}")
     return pool
 
 

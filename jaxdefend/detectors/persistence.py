@@ -27,6 +27,11 @@ def measure(settings: Persistence, net: Net, images: ImageSet, scene: Scene) -> 
     return {"few_entropy": Measure(np.asarray(entropy), bits=True), "few_changed": Measure(np.asarray(changed))}
 
 
+def changed_share(settings: Persistence, net: Net, images: ImageSet, scene: Scene) -> float:
+    """How often clean images lose their label under the masks."""
+    return float(measure(settings, net, images, scene)["few_changed"].values.mean())
+
+
 def score(measures: Measures, clean: Mapping[str, Fit]) -> Scores:
     """Standard deviations below clean images, of the more suspicious measure."""
     return combined({name: measures[name] for name in FITS}, clean)

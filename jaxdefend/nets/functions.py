@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -14,7 +13,7 @@ from jaxdefend.nets.convolution import PRECISION, convolve, depthwise, max_pool
 from jaxdefend.nets.kinds import Kind
 
 Arrays = Mapping[str, Any]
-Activations = Float[Array | np.ndarray, "n ..."]
+Activations = Float[Array, "n ..."]
 
 
 def computed(settings: Kind, arrays: Arrays, inputs: Sequence[Activations]) -> Activations:
@@ -120,7 +119,7 @@ def _layer_normalized(inputs: Activations, arrays: Arrays, settings: kinds.Layer
     return found + arrays["beta"].reshape(along) if settings.center else found
 
 
-def _average_pool(inputs: Float[Array | np.ndarray, "n h w c"], settings: kinds.AveragePooling2D) -> Float[Array, "n i j c"]:
+def _average_pool(inputs: Float[Array, "n h w c"], settings: kinds.AveragePooling2D) -> Float[Array, "n i j c"]:
     window, strides = (1, *settings.pool_size, 1), (1, *settings.strides, 1)
     sums = lax.reduce_window(inputs, 0.0, lax.add, window, strides, settings.padding.upper())
     if settings.padding == "valid":

@@ -295,7 +295,6 @@ def _sorted(layers: tuple[Layer, ...], output: str) -> tuple[Layer, ...]:
     image_shape = by_name[inputs[0]].settings.shape()
     if len(image_shape) != 3:
         raise InputError(f"its input has the shape {image_shape}, expected rows × columns × channels of an image")
-    _check_reached(by_name, output)
     # The earliest of those whose inputs are there, again and again.
     place = {name: number for number, name in enumerate(by_name)}
     missing = {layer.name: len(set(layer.inputs)) for layer in layers}
@@ -316,6 +315,7 @@ def _sorted(layers: tuple[Layer, ...], output: str) -> tuple[Layer, ...]:
     if len(found) < len(layers):
         left = next(name for name, number in missing.items() if number)
         raise InputError(f"layer {_shown(left)} reads what it is read by: the graph has a cycle")
+    _check_reached(by_name, output)
     return tuple(found)
 
 
@@ -328,7 +328,7 @@ def _check_reached(by_name: Mapping[str, Layer], output: str) -> None:
             queue += by_name[name].inputs
     for layer in by_name.values():
         if layer.name not in reached:
-            raise InputError(f"layer {_shown(layer.name)}, a {layer.kind}, is superfluous: the output does not read it")
+            raise InputError(f"layer {_shown(layer.name)} ({layer.kind}) is superfluous: the output does not read it")
 
 
 def _shown(name: str) -> str:

@@ -101,7 +101,7 @@ class Net(nnx.Module, pytree=False):
         Raises: InputError if a layer is unknown or does not follow from the known ones.
         """
         layers = tuple(layers)
-        graph, found = self.graph, dict(known)
+        graph, found = self.graph, {name: jnp.asarray(values) for name, values in known.items()}
         names = {graph.input: INPUT}
         if graph.input in found:
             found.setdefault(INPUT, found[graph.input])
@@ -124,7 +124,7 @@ class Net(nnx.Module, pytree=False):
                     found[name] = plan.compute([found[names.get(read, read)] for read in plan.reads])
         return {layer: found[names.get(layer, layer)] for layer in layers}
 
-    def _plan(self, name: str, found: Mapping[str, Array]) -> "_Plan":
+    def _plan(self, name: str, found: Mapping[str, Any]) -> "_Plan":
         """What the layer `name` is computed from, where `found` is there already."""
         graph = self.graph
         where, head = graph.head
@@ -173,11 +173,12 @@ class Net(nnx.Module, pytree=False):
 
     def applied(self, layer: str, *inputs: Float[Array | np.ndarray, "n ..."]) -> Float[Array, "n ..."]:
         """What this one layer makes of what it reads."""
-        return functions.computed(self.graph[layer].settings, self.weights.get(layer, {}), inputs)
+        arrays = [jnp.asarray(values) for values in inputs]
+        return functions.computed(self.graph[layer].settings, self.weights.get(layer, {}), arrays)
 
     def activated(self, layer: str, preactivation: Float[Array | np.ndarray, "n ..."]) -> Float[Array, "n ..."]:
         """The layer's own activation function, of what goes into it."""
-        return functions.activated(self.graph[layer].settings, preactivation)
+        return functions.activated(self.graph[layer].settings, jnp.asarray(preactivation))
 
     def given(self, layer: str, preactivation: Float[Array | np.ndarray, "n ..."]) -> dict[str, Float[Array, "n ..."]]:
         """What is known, for `activations`, where the input of a layer's own activation function is.
@@ -186,7 +187,7 @@ class Net(nnx.Module, pytree=False):
         """
         where, head = self.graph.head
         if where == "inside" and layer == head.name:
-            return {LOGITS: self._as_logits(preactivation)}
+            return {LOGITS: self._as_logits(jnp.asarray(preactivation))}
         return {layer: self.activated(layer, preactivation)}
 
     def _as_logits(self, values: Float[Array, "n ..."]) -> Float[Array, "n k"]:

@@ -1,6 +1,6 @@
 """Adversarial Neuron Pruning: the channels that must go for the net to withstand disturbance are the backdoor's."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -34,8 +34,8 @@ BUDGET, CLEAN_WEIGHT = 0.4, 0.2
 THRESHOLDS = tuple(number / 20 for number in range(20))
 
 # A number for each channel, by layer.
-Masks = dict[str, Float[Array | np.ndarray, " c"]]
-Disturbance = dict[str, Masks]
+Masks = Mapping[str, Float[Array | np.ndarray, " c"]]
+Disturbance = Mapping[str, Masks]
 
 
 class Search(NamedTuple):
@@ -123,7 +123,7 @@ def disturbed(net: Net, masks: Masks, by: Disturbance) -> Net:
         kernel, bias = scaling_arrays(net, layer)
         where |= {kernel: ("kernel", layer)} | ({} if bias is None else {bias: ("bias", layer)})
 
-    def of_leaf(path: tuple, leaf: Array) -> Array:
+    def of_leaf(path: tuple, leaf: Array) -> Array | np.ndarray:
         kind, layer = where.get((path[-2].key, path[-1].key), (None, ""))
         if kind is None:
             return leaf

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 DROP = 4
 
 
+# Below this share of what the net itself recognises, something is said of a repair.
+_WORTH_A_WORD = 0.9
+
+
 class Run(NamedTuple):
     """What a repair has beside its settings, the net and the clean images."""
 
@@ -320,10 +324,15 @@ def tuned(settings: Any, tuning: Tuning, net: Net, parts: Split, run: Run, epoch
         say(run.report, settings, epoch, parts.passes, f"loss {loss:.4f}, {share}")
     before = recognised(net, parts.held_out)
     notes = ()
-    if 2 * kept.correct < before:
+    if kept.correct < _WORTH_A_WORD * before:
+        images = len(parts.pixels) + n
+        advice = (
+            f"{images} images of {net.classes} classes are few: the method distill needs no image of each"
+            if images < net.classes and method_name(settings) != "distill"
+            else "choose a lower learning rate or more epochs"
+        )
         notes = (
-            f"learning rate {settings.learning_rate:g}: the repaired net recognises {kept.correct} of the {n} held-out "
-            f"images, the net itself {before}; choose a lower rate or more epochs",
+            f"the repaired net recognises {kept.correct} of the {n} held-out images, the net itself {before}; {advice}",
         )
     chosen = training_settings(settings) | {
         "optimizer": settings.optimizer,

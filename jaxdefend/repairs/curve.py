@@ -18,6 +18,7 @@ from jaxdefend.nets import channels as reading
 from jaxdefend.nets import kinds
 from jaxdefend.nets.batches import Batches, batches
 from jaxdefend.nets.devices import on_devices, over_processes, sharded
+from jaxdefend.nets.diagnosis import doubts_about_clean, doubts_about_poisoned
 from jaxdefend.nets.inference import largest
 from jaxdefend.nets.net import Net
 from jaxdefend.results.progress import Report, silent
@@ -300,6 +301,7 @@ class Sweep:
         activation: the mean activation of each channel on the validation images.
         valid, test, poisoned: counts at every number of pruned channels; `test` is `valid` where there are no others.
         drops: percentage points of validation accuracy to give up, for a repaired net each.
+        doubts: what may be wrong with labels or pixels.
     """
 
     net: Net
@@ -310,6 +312,7 @@ class Sweep:
     test: Curve
     poisoned: Mapping[str, Curve]
     drops: tuple[Fraction, ...]
+    doubts: tuple[str, ...] = ()
 
     @cached_property
     def repaired(self) -> tuple[Drop, ...]:
@@ -319,11 +322,12 @@ class Sweep:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the reader should know."""
-        return tuple(
+        missing = (
             f"no point of the curve lies {number(points)} points below the first; no net for that drop"
             for points in self.drops
             if first_drop(self.valid, points) is None
         )
+        return (*missing, *self.doubts)
 
     def drop(self, drop: Fraction | float) -> Drop:
         """The repaired net at a drop. Raises: InputError if no point of the curve lies that far below the first."""
@@ -475,6 +479,11 @@ def sweep(
         return curve(net, batches(images, title, progress), sequence, layer)
 
     valid = along(valid_images, "validation")
+    doubts = doubts_about_clean(net, valid_images, "validation images")
+    if test_images is not None:
+        doubts += doubts_about_clean(net, test_images, "test images")
+    for name, poisoned_set in poisoned_images.items():
+        doubts += doubts_about_poisoned(net, poisoned_set, name)
     return Sweep(
         net,
         layer,
@@ -484,6 +493,7 @@ def sweep(
         valid if test_images is None else along(test_images, "test"),
         {name: along(images, name) for name, images in poisoned_images.items()},
         exact,
+        doubts,
     )
 
 

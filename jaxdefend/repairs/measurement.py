@@ -11,6 +11,7 @@ from jaxdefend import InputError
 from jaxdefend.datasets.images import ImageSet, as_images, labelled
 from jaxdefend.nets.batches import batches
 from jaxdefend.nets.devices import over_processes, own_rows
+from jaxdefend.nets.diagnosis import doubts_about_clean, doubts_about_poisoned
 from jaxdefend.nets.goodnet import RULES, Rule, goodnet_labels
 from jaxdefend.nets.inference import predictions
 from jaxdefend.nets.net import Net
@@ -49,11 +50,13 @@ class Measurement:
     Attributes:
         clean: by net; "goodnet" is that of all of them, where there is a repaired net.
         poisoned: by poisoned set, then by net.
+        notes: what may be wrong with labels or pixels.
     """
 
     rule: Rule
     clean: Mapping[str, Answers]
     poisoned: Mapping[str, Mapping[str, Answers]]
+    notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, dict[str, Any]]:
         """By net: what evaluate.json and repair.json hold of it, {"clean": block, "poisoned": {set: block}}."""
@@ -158,7 +161,10 @@ def measure(
             }
         by_set[name] = found
     on_clean = _answers(dict(_labels(named, clean_images, "clean", rule, progress)), clean_images, _suspected(named))
-    return Measurement(rule, on_clean, by_set)
+    doubts = doubts_about_clean(badnet, clean_images)
+    for name, images in sets.items():
+        doubts += doubts_about_poisoned(badnet, images, name)
+    return Measurement(rule, on_clean, by_set, doubts)
 
 
 def _suspected(nets: Mapping[str, Net]) -> str:

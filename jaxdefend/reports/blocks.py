@@ -35,6 +35,11 @@ class Table:
     folded: bool = False
     kind: str = "table"
 
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns hold numbers: they stand flush right."""
+        return [any(row[column].sort is not None for row in self.rows) for column in range(len(self.header))]
+
 
 @dataclass(frozen=True)
 class Text:
@@ -122,17 +127,17 @@ def rows(lines: Sequence[Sequence[object]]) -> list[list[Cell]]:
     return [[value if isinstance(value, Cell) else cell(value) for value in line] for line in lines]
 
 
-def uri(pixels: UInt8[np.ndarray, "h w c"]) -> str:
-    """The image inside the page."""
+def uri(pixels: UInt8[np.ndarray, "h w c"], is_photo: bool = True) -> str:
+    """The image inside the page; a large photo is made smaller."""
     from PIL import Image
 
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    if max(image.size) > _SIDE:
+    if is_photo and max(image.size) > _SIDE:
         image.thumbnail((_SIDE, _SIDE))
     written = io.BytesIO()
     image.save(written, format="png", optimize=True)
     kind = "png"
-    if len(written.getvalue()) > _BYTES:
+    if is_photo and len(written.getvalue()) > _BYTES:
         written, kind = io.BytesIO(), "jpeg"
         image.convert("RGB").save(written, format="jpeg", quality=85)
     return f"data:image/{kind};base64,{base64.b64encode(written.getvalue()).decode()}"

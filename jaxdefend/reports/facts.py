@@ -23,7 +23,7 @@ from jaxdefend.reports.gallery import Gallery
 from jaxdefend.reports.samples import Samples
 from jaxdefend.reports.saved import Saved
 from jaxdefend.reports.summary import Summary, summarise
-from jaxdefend.reports.walk import Walk
+from jaxdefend.reports.along import Walk
 from jaxdefend.results.rates import Rate
 from jaxdefend.results.text import printable
 

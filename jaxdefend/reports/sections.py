@@ -73,9 +73,9 @@ def _net(facts: Facts) -> list[Block]:
     lines += [["file format", summary.format]] if summary.format else []
     lines += [
         ["images", "×".join(map(str, summary.image_shape)) + " (rows × columns × channels)"],
-        ["classes", as_cell(summary.classes)],
-        ["parameters", as_cell(summary.parameters)],
-        ["multiply-adds per image", as_cell(summary.multiply_adds)],
+        ["classes", f"{summary.classes:,}"],
+        ["parameters", f"{summary.parameters:,}"],
+        ["multiply-adds per image", f"{summary.multiply_adds:,}"],
     ]
     layers = [
         [
@@ -312,9 +312,7 @@ def heat_map(found: Activations, name: str) -> str:
     flat = tiles.reshape(down, across, rows_ + 1, columns + 1).swapaxes(1, 2).reshape(down * (rows_ + 1), -1)
     coloured = colormaps["viridis"](np.clip(flat / (float(clean.max()) or 1.0), 0, 1), bytes=True)[..., :3]
     coloured[np.isnan(flat)] = 255
-    from jaxdefend.reports.blocks import uri
-
-    return uri(np.ascontiguousarray(coloured))
+    return uri(np.ascontiguousarray(coloured), is_photo=False)
 
 
 def _demonstration(found: Demonstration) -> list[Block]:
@@ -332,13 +330,24 @@ def _demonstration(found: Demonstration) -> list[Block]:
         kept = f"{found.kept(name)} of {len(under)}"
         if found.what == "overlays":
             heading = f"STRIP: {what} under other clean images"
-            note = f"Under each the net's answer. It keeps its label under {kept}: a trigger shows through what is laid over it."
+            note = f"Under each the net's answer. It keeps its label under {kept}."
+            note += "" if name == CLEAN else " A trigger shows through what is laid over it."
         else:
             heading = f"Masks: {what} with most channels masked"
-            answers = ", ".join(map(str, under[:12].tolist()))
-            note = f"The net keeps its label under {kept} random masks; its answers begin {answers}."
+            note = f"Each mask with the net's answer; white channels are kept. It keeps its label under {kept} masks."
+            pictures += [
+                Picture(_mask(found.perturbations[k]), f"{what} under a mask: {under[k]}", str(under[k])) for k in range(shown)
+            ]
         blocks.append(Pictures(heading, pictures, note))
     return blocks
+
+
+def _mask(mask: np.ndarray) -> str:
+    """The channels of a mask as squares, white where they are kept."""
+    across = int(np.ceil(np.sqrt(len(mask))))
+    squares = np.full(across * -(-len(mask) // across), 128, np.uint8)
+    squares[: len(mask)] = 255 * (np.asarray(mask) > 0)
+    return uri(np.repeat(np.repeat(squares.reshape(-1, across, 1), 8, axis=0), 8, axis=1), is_photo=False)
 
 
 # --- Repairs and the guard -------------------------------------------------------------------------------------------

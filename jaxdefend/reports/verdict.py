@@ -45,7 +45,7 @@ def _headline(facts: Facts, name: str) -> tuple[str, str]:
         working = [of for of, rate in attacks.items() if rate.interval[0] > WORKS]
         idle = [of for of, rate in attacks.items() if rate.interval[1] < STOPPED]
         if working:
-            return "bad", f"{name} is backdoored: {_listed(working)} decides its answer."
+            return "bad", f"{name} is backdoored: images with {_listed(working)} get the attacker's answer."
         if len(idle) == len(attacks):
             what = "None of the triggers tried works" if len(attacks) > 1 else f"The trigger {_listed(list(attacks))} does not work"
             if suspected:
@@ -132,8 +132,8 @@ def _repair(facts: Facts, each: Defended) -> Finding:
     changes = []
     for of, rate in after.poisoned.items():
         first = before.poisoned.get(of) if before else None
-        fall = f"from {100 * first.share:.1f} to " if first else ""
-        changes.append(f"{printable(of, 40)} {fall}{100 * rate.share:.1f} %")
+        fall = f"from {100 * first.share:.1f} to " if first and first != rate else "still " if first else ""
+        changes.append(f"with {printable(of, 40)} {fall}{100 * rate.share:.1f} %")
     highest = max(rate.share for rate in after.poisoned.values())
     tone = "bad" if highest >= WORKS else "good" if highest <= STOPPED and cost <= _DEAR else "open"
     does = "stops the attack" if highest <= STOPPED else "does not stop the attack" if tone == "bad" else "weakens the attack"
@@ -150,10 +150,10 @@ def _guard(facts: Facts) -> list[Finding]:
     if not attacks:
         return [Finding("open", f"{rejected}.")]
     left = {of: float(block["attack_success"]) for of, block in attacks.items()}
-    told = "; ".join(f"{printable(of, 40)} {100 * share:.1f} %" for of, share in left.items())
+    told = "; ".join(f"{100 * share:.1f} % with {printable(of, 40)}" for of, share in left.items())
     highest = max(left.values())
     tone = "bad" if highest >= WORKS else "good" if highest <= STOPPED else "open"
-    return [Finding(tone, f"{rejected}; behind it the attack succeeds on: {told}.")]
+    return [Finding(tone, f"{rejected}; behind it the attack succeeds on {told}.")]
 
 
 def numbers(facts: Facts) -> list[tuple[str, str, Rate]]:

@@ -249,3 +249,8 @@ def test_messages_stay_short(tmp_path):
     with pytest.raises(InputError) as raised:
         open_images(long / "a.h5")
     assert len(str(raised.value)) <= 500
+
+
+def test_paths_may_come_one_by_one(tmp_path):
+    fill(tmp_path, PIXELS, "test_1_1.png", "test_2_2.png")
+    assert labels_of(*tmp_path.glob("*.png")) and len(open_images(tmp_path.glob("*.png"))) == 2

@@ -5,16 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import random_net
-from small import small_images, small_net
+from small import small_images, small_net, zero_channels
 
 from jaxdefend.repairs import Anp, anp
 
 KEY = jax.random.key(0)
-
-
-def zero_channels(net, layer):
-    arrays = net.weights[layer]
-    return set(np.flatnonzero(~arrays["kernel"].any(axis=(0, 1, 2)) & (arrays["bias"] == 0)))
 
 
 def test_undisturbed_a_net_is_itself():

@@ -2,14 +2,9 @@
 
 import numpy as np
 from helpers import random_net
-from small import small_images, small_net
+from small import small_images, small_net, zero_channels
 
 from jaxdefend.repairs import Clp, clp
-
-
-def zero_channels(net, layer):
-    arrays = net.weights[layer]
-    return set(np.flatnonzero(~arrays["kernel"].any(axis=(0, 1, 2)) & (arrays["bias"] == 0)))
 
 
 def test_channel_bounds_are_spectral_norms():

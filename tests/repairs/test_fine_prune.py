@@ -2,14 +2,9 @@
 
 import numpy as np
 import pytest
-from small import small_images, small_net
+from small import small_images, small_net, zero_channels
 
 from jaxdefend.repairs import FinePrune, Prune
-
-
-def zero_channels(net, layer):
-    arrays = net.weights[layer]
-    return set(np.flatnonzero(~arrays["kernel"].any(axis=(0, 1, 2)) & (arrays["bias"] == 0)))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

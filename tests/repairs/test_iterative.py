@@ -4,15 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from small import small_images, small_net
+from small import small_images, small_net, zero_channels
 
 from jaxdefend import InputError
 from jaxdefend.repairs import Iterative, base, iterative
-
-
-def zero_channels(net, layer="last"):
-    arrays = net.weights[layer]
-    return set(np.flatnonzero(~arrays["kernel"].any(axis=(0, 1, 2)) & (arrays["bias"] == 0)))
 
 
 @pytest.fixture(scope="module")

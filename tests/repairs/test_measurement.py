@@ -103,7 +103,7 @@ def test_the_effectiveness_of_the_defense(measured):
 
 def test_it_can_be_looked_at(measured):
     head, *rows = repr(measured).splitlines()
-    assert head.split("  ")[-1] == "flagged" and "BadNet" in head and "repaired net" in head
+    assert head.endswith(" flagged") and "BadNet" in head and "repaired net" in head
     assert [row.split("  ")[0] for row in rows] == ["clean accuracy", "attack success, glasses"]
     assert rows[0].split()[2] == "24"
     assert isinstance(measured.figure("net.h5"), matplotlib.figure.Figure)

@@ -1,0 +1,86 @@
+"""Why a figure may be wrong: what would have been with other colours, axes or labels. Nothing is changed by it."""
+
+import numpy as np
+from jaxtyping import Int, Num
+
+from jaxdefend.datasets.images import ArrayImages, ImageSet
+from jaxdefend.nets.batches import padded
+from jaxdefend.nets.inference import predictions
+from jaxdefend.nets.net import Net
+
+# Images that are looked at, evenly spread.
+_SAMPLED = 256
+# Fewer do not show what dominates.
+_FEWEST = 5
+# Below this share of clean images that are given their label, the labels or the pixels are in doubt.
+_POOR = 0.5
+# What another reading of the same images must gain to be worth a word.
+_GAIN = 0.3
+
+
+def doubts_about_clean(net: Net, images: ImageSet, what: str = "clean images") -> tuple[str, ...]:
+    """Where few of these labelled clean images are given their label: which other reading of them would give more.
+
+    Tried are red and blue exchanged, rows and columns exchanged where images are square, and labels counted from 1 or
+    one too low; and whether one label is the answer to most images, as for poisoned ones.
+    """
+    pixels, labels = _sample(images)
+    answers = _answers(net, pixels)
+    share = float((answers == labels).mean())
+    if len(labels) >= _FEWEST and len(np.unique(labels)) == 1:
+        return (f"{what}: all {len(images)} have the label {labels[0]}: are these poisoned images?",)
+    if share >= _POOR:
+        return ()
+    readings = {
+        "labels one lower": (answers == labels - 1, "they seem to be counted from 1"),
+        "labels one higher": (answers == labels + 1, "they seem to be one too low"),
+    }
+    height, width, channels = net.image_shape
+    if channels == 3:
+        readings["red and blue exchanged"] = (_answers(net, pixels[..., ::-1]) == labels, "this looks like BGR")
+    if height == width:
+        turned = np.swapaxes(pixels, 1, 2)
+        readings["rows and columns exchanged"] = (_answers(net, turned) == labels, "the images seem to be turned")
+    head = f"{what}: {100 * share:.1f} % are given their label"
+    found = [
+        f"{head}; with {reading}: {100 * hits.mean():.1f} % ({why})"
+        for reading, (hits, why) in readings.items()
+        if hits.mean() >= share + _GAIN
+    ]
+    common, count = _commonest(answers)
+    if len(answers) >= _FEWEST and count > len(answers) / 2 and len(np.unique(labels)) > 1:
+        found.append(f"{head}, and {count} of {len(answers)} get the label {common}: are these poisoned images?")
+    return tuple(found)
+
+
+def doubts_about_poisoned(net: Net, images: ImageSet, what: str) -> tuple[str, ...]:
+    """Where these images may have their true labels, or may not be poisoned at all.
+
+    Either most of them are given one label that is not theirs, or most are given their own, and nearly all of these
+    differ.
+    """
+    pixels, labels = _sample(images)
+    answers = _answers(net, pixels)
+    common, count = _commonest(answers)
+    n, hits = len(answers), int((answers == labels).sum())
+    different = len(np.unique(labels))
+    if n >= _FEWEST and hits >= _POOR * n and different > n / 2:
+        return (f"{what}: {hits} of {n} are given the label that they have, {different} different ones: clean images?",)
+    if n < _FEWEST or hits >= _POOR * n or count <= n / 2:
+        return ()
+    lead = f"{what}: {count} of {n} get the label {common}, {hits} the label that they have"
+    return (f"{lead}: are these true labels? Then the target is {common}",)
+
+
+def _sample(images: ImageSet) -> tuple[Num[np.ndarray, "n h w c"], Int[np.ndarray, " n"]]:
+    rows = slice(None, None, max(1, -(-len(images) // _SAMPLED)))
+    return images[rows], np.asarray(images.labels)[rows]
+
+
+def _answers(net: Net, pixels: Num[np.ndarray, "n h w c"]) -> Int[np.ndarray, " n"]:
+    return predictions(net, padded(ArrayImages(np.ascontiguousarray(pixels))))[0]
+
+
+def _commonest(answers: Int[np.ndarray, " n"]) -> tuple[int, int]:
+    values, counts = np.unique(answers, return_counts=True)
+    return int(values[counts.argmax()]), int(counts.max())
