@@ -9,7 +9,7 @@ from benchmarks import keras_peer
 from benchmarks.measuring import Row, Size, interleaved
 from benchmarks.report import main
 from jaxdefend.nets import shipped
-from jaxdefend.nets.keras_files import read_model
+from jaxdefend.nets.loading import load_net
 
 ROOT = Path(__file__).parents[1]
 IMAGE = ROOT / "data" / "clean" / "test_3_30.png"
@@ -25,17 +25,17 @@ def rows(size: Size) -> list[Row]:
         return said("-m", "jaxdefend.predict", IMAGE, "--json")
 
     def theirs() -> str:
-        return said(keras_peer.__file__, IMAGE, read_model(MODELS[0]).net.input_scale, *MODELS)
+        return said(keras_peer.__file__, IMAGE, load_net(MODELS[0]).input_scale, *MODELS)
 
     answer, repeats = json.loads(ours()), -(-size.repeats // 2)
     peer = keras_peer.name()
     if peer is None:
         (times,) = interleaved(repeats, ours)
-        return [Row("cold_start", times, f"Keras, {keras_peer.INSTALL}", least_ratio=2, most_seconds=1.5)]
+        return [Row("cold_start", times, f"Keras, {keras_peer.INSTALL}", smallest_ratio=2, longest_seconds=1.5)]
     same = theirs().split() == [str(answer["badnet"]), str(answer["repaired"])]
     times, their_times = interleaved(repeats, ours, theirs)
     peer = f"{peer}, a script that does the same"
-    return [Row("cold_start", times, peer, their_times, same, least_ratio=2, most_seconds=1.5)]
+    return [Row("cold_start", times, peer, their_times, same, smallest_ratio=2, longest_seconds=1.5)]
 
 
 if __name__ == "__main__":

@@ -18,30 +18,30 @@ from benchmarks.measuring import (
     poisoned_faces,
 )
 from benchmarks.report import main
-from jaxdefend.datasets.batches import ArrayImages, padded
-from jaxdefend.defenses import pruning
+from jaxdefend.datasets.images import ArrayImages
 from jaxdefend.nets import shipped
-from jaxdefend.nets.deepid import features, logits
+from jaxdefend.nets.batches import padded
 from jaxdefend.nets.devices import batch_size, on_devices
 from jaxdefend.nets.inference import largest
-from jaxdefend.nets.keras_files import read_model
+from jaxdefend.nets.loading import load_net
+from jaxdefend.repairs import curve as curves
 
 # Points at which Keras's predictions are counted too.
 CHECKED = (0, 40, 58)
 
 
 def rows(size: Size) -> list[Row]:
-    net = read_model(shipped.path_of(shipped.BADNET)).net
+    net = load_net(shipped.BADNET)
     sets = [ArrayImages(*make(size.curve_images)) for make in (clean_faces, poisoned_faces)]
     n = sum(map(len, sets))
-    order = pruning.ascending(pruning.mean_activations(net, padded(sets[0], batch_size()), "conv_3"))
-    masks = pruning.nested_masks(order)
+    order = curves.ascending(curves.mean_activations(net, padded(sets[0], batch_size()), "conv_3"))
+    masks = curves.nested_masks(order)
 
-    def telescoped() -> list[pruning.Curve]:
-        return [pruning.curve(net, padded(images, batch_size()), order, "conv_3") for images in sets]
+    def telescoped() -> list[curves.Curve]:
+        return [curves.curve(net, padded(images, batch_size()), order, "conv_3") for images in sets]
 
     def mapped() -> list[np.ndarray]:
-        compute = partial(pruning.masked_counts, layer="conv_3")
+        compute = partial(curves.masked_counts, layer="conv_3")
         running = [on_devices(compute, net, padded(images, batch_size()), masks) for images in sets]
         return [np.sum([counts for counts, _ in counted], axis=0) for counted in running]
 
@@ -51,10 +51,10 @@ def rows(size: Size) -> list[Row]:
 
     found = telescoped()
     same_mapped = all(
-        np.array_equal([curve.right, curve.agreed, curve.agreed_right], counts)
+        np.array_equal([curve.correct, curve.agreed, curve.agreed_correct], counts)
         for curve, counts in zip(found, mapped(), strict=True)
     )
-    same_at_once = all(np.array_equal(curve.right, right) for curve, right in zip(found, at_once(), strict=True))
+    same_at_once = all(np.array_equal(curve.correct, right) for curve, right in zip(found, at_once(), strict=True))
     times, mapped_times, at_once_times = interleaved(size.repeats, telescoped, mapped, at_once)
     # What an image needs: some layers once, some for the BadNet, for none left, and for each channel that is not zero
     # in it. The first of the order is there only in the BadNet.
@@ -64,18 +64,18 @@ def rows(size: Size) -> list[Row]:
     work += heads * multiply_adds(net, "fc_2", "output")
     share_times, product_times = matmul_seconds(size.repeats, work, telescoped)
     own = [
-        Row("curve_vmap", times, "vmap over the 61 masks", at_once_times, same_at_once, least_ratio=4),
+        Row("curve_vmap", times, "vmap over the 61 masks", at_once_times, same_at_once, smallest_ratio=4),
         Row("curve_vmap_in_blocks", times, "vmap over 4 masks at a time, masked_counts", mapped_times, same_mapped),
         Row(
             "fraction_of_matmul_curve",
             share_times,
             "the multiply-adds that its images need, in one large matrix product",
             product_times,
-            least_ratio=0.5,
+            smallest_ratio=0.5,
         ),
     ]
     if keras_peer.name() is None:
-        return [Row("curve", times, f"Keras, {keras_peer.INSTALL}", least_ratio=61), *own]
+        return [Row("curve", times, f"Keras, {keras_peer.INSTALL}", smallest_ratio=61), *own]
 
     model, scale = keras_peer.load(shipped.path_of(shipped.BADNET)), net.input_scale
     batches = [batch for batch in keras_peer.BATCH_SIZES if batch <= n]
@@ -83,28 +83,28 @@ def rows(size: Size) -> list[Row]:
     def predicted(batch: int) -> list[np.ndarray]:
         return [keras_peer.labels(model, images.pixels, scale, batch) for images in sets]
 
-    same = all(_right(model, order[:k], sets, scale) == [int(curve.right[k]) for curve in found] for k in CHECKED)
+    same = all(_right(model, order[:k], sets, scale) == [int(curve.correct[k]) for curve in found] for k in CHECKED)
     for batch in batches:
         predicted(batch)
     times, *others = interleaved(size.repeats, telescoped, *(partial(predicted, batch) for batch in batches))
     best = min(range(len(batches)), key=lambda index: median(others[index]))
     peer = f"61 × {keras_peer.name()}, predict, batch {batches[best]}"
     passes = [len(masks) * seconds for seconds in others[best]]
-    return [Row("curve", times, peer, passes, same, least_ratio=61), *own]
+    return [Row("curve", times, peer, passes, same, smallest_ratio=61), *own]
 
 
 @jax.jit
 def _right_at_once(net, pixels, labels, masks) -> jax.Array:
     """How many images are labelled rightly under each mask; the features are shared."""
-    pooled = features(net, pixels, ("pool_3",))["pool_3"]
-    found = jax.vmap(lambda mask: largest(logits(net, {"pool_3": pooled * mask})))(masks)
+    pooled = net.features(pixels, ("pool_3",))["pool_3"]
+    found = jax.vmap(lambda mask: largest(net.logits({"pool_3": pooled * mask})))(masks)
     return (found == labels).sum(axis=1)
 
 
 @jax.jit
 def _channels_seen(net, pixels, labels, channels) -> jax.Array:
     """Of each image, how many of these channels of pool_3 are not all zero."""
-    return (features(net, pixels, ("pool_3",))["pool_3"][..., channels] != 0).any(axis=(1, 2)).sum(axis=1)
+    return (net.features(pixels, ("pool_3",))["pool_3"][..., channels] != 0).any(axis=(1, 2)).sum(axis=1)
 
 
 def _right(model, channels: np.ndarray, sets: list[ArrayImages], input_scale: str) -> list[int]:

@@ -10,10 +10,11 @@ import numpy as np
 
 from benchmarks.measuring import Row, Size, interleaved
 from benchmarks.report import main
-from jaxdefend.datasets.batches import ArrayImages, padded
-from jaxdefend.defenses import pruning
+from jaxdefend.datasets.images import ArrayImages
 from jaxdefend.nets import shipped
-from jaxdefend.nets.keras_files import read_model
+from jaxdefend.nets.batches import padded
+from jaxdefend.nets.loading import load_net
+from jaxdefend.repairs import curve as curves
 
 # The same for all: as many for each device are too few, or too many for the cache.
 BATCH = 1024
@@ -36,14 +37,14 @@ def _measured(devices: int, size: Size) -> dict:
 
 
 def _measure(n: int, repeats: int) -> dict:
-    net = read_model(shipped.path_of(shipped.BADNET)).net
-    images = ArrayImages(np.random.default_rng(0).integers(0, 256, (n, 55, 47, 3), dtype=np.uint8), np.arange(n))
+    net = load_net(shipped.BADNET)
+    images = ArrayImages(np.random.default_rng(0).integers(0, 256, (n, *net.image_shape), dtype=np.uint8), np.arange(n))
 
-    def curve() -> pruning.Curve:
-        return pruning.curve(net, padded(images, BATCH), np.arange(60), "conv_3")
+    def curve() -> curves.Curve:
+        return curves.curve(net, padded(images, BATCH), np.arange(60), "conv_3")
 
     found = curve()
-    return {"right": found.right.tolist(), "seconds": interleaved(repeats, curve)[0]}
+    return {"right": found.correct.tolist(), "seconds": interleaved(repeats, curve)[0]}
 
 
 if __name__ == "__main__":

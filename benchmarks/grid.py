@@ -8,14 +8,15 @@ import numpy as np
 from benchmarks import keras_peer
 from benchmarks.measuring import Row, Size, clean_faces, interleaved
 from benchmarks.report import main
-from jaxdefend import _command
-from jaxdefend.datasets.batches import ArrayImages, padded
-from jaxdefend.defenses import grid
+from jaxdefend.cli import terminal
+from jaxdefend.datasets.images import ArrayImages
 from jaxdefend.nets import shipped
-from jaxdefend.nets.deepid import DeepID, with_channels_zeroed
+from jaxdefend.nets.batches import padded
 from jaxdefend.nets.inference import predictions
-from jaxdefend.nets.keras_files import read_model
+from jaxdefend.nets.loading import load_net
+from jaxdefend.nets.net import Net
 from jaxdefend.nets.training import Schedule, rows_of_steps
+from jaxdefend.repairs import grid
 
 BATCH = 128
 CELLS = [
@@ -30,11 +31,11 @@ def rows(size: Size) -> list[Row]:
     import jax
 
     path, key, order = shipped.path_of(shipped.BADNET), jax.random.key(0), np.arange(60)
-    net = read_model(path).net
+    net = load_net(path)
     pixels, labels = clean_faces(size.images // 2)
     schedule = Schedule(len(pixels) // BATCH, BATCH, 1.0)
 
-    def at_once() -> list[DeepID]:
+    def at_once() -> list[Net]:
         state = grid.begun(net, CELLS, "conv_3", order)
         for after, _ in grid.trained(state, CELLS, pixels, labels, schedule, key):
             state = after
@@ -43,7 +44,7 @@ def rows(size: Size) -> list[Row]:
     nets = at_once()
     if not keras_peer.name():
         (ours,) = interleaved(size.repeats, at_once)
-        return [Row("grid", ours, f"Keras, {keras_peer.INSTALL}", least_ratio=4)]
+        return [Row("grid", ours, f"Keras, {keras_peer.INSTALL}", smallest_ratio=4)]
     shown = np.concatenate(list(rows_of_steps(len(pixels), schedule, key, 0)))
     runs = [_keras_run(net, cell, order, pixels[shown], labels[shown], schedule) for cell in CELLS]
 
@@ -56,10 +57,10 @@ def rows(size: Size) -> list[Row]:
         for cell, found, model in zip(CELLS, nets, one_by_one(), strict=True)
         if cell.method == "fine-prune"
     ]
-    _command.say(f"grid: labels agree on {100 * min(agreed):.1f} % of the images or more")
+    terminal.say(f"grid: labels agree on {100 * min(agreed):.1f} % of the images or more")
     ours, theirs = interleaved(max(2, size.repeats // 2), at_once, one_by_one)
     peer = f"{keras_peer.name()}, {len(CELLS)} × fit, {len(pixels)} images"
-    return [Row("grid", ours, peer, theirs, min(agreed) > 0.97, least_ratio=4)]
+    return [Row("grid", ours, peer, theirs, min(agreed) > 0.97, smallest_ratio=4)]
 
 
 def _keras_run(net, cell: grid.Cell, order, pixels, labels, schedule: Schedule) -> Callable[[], object]:
@@ -74,7 +75,7 @@ def _keras_run(net, cell: grid.Cell, order, pixels, labels, schedule: Schedule) 
     channels = order[: round(cell.fraction * len(order))] if cell.method == "fine-prune" else order[:0]
     with tempfile.TemporaryDirectory() as temporary:
         start = Path(temporary) / "start.h5"
-        write_model(with_channels_zeroed(net, "conv_3", channels), start)
+        write_model(net.pruned("conv_3", channels), start)
         model = keras_peer.load(start)
     weights, rising = model.get_weights(), max(1, schedule.steps // 20)
     rate = keras.optimizers.schedules.CosineDecay(

@@ -12,23 +12,23 @@ import numpy as np
 
 from benchmarks.measuring import Row, Size, clean_faces
 from benchmarks.report import main
-from jaxdefend import _command
-from jaxdefend.datasets.batches import Batch, padded
-from jaxdefend.defenses import pruning
+from jaxdefend.cli import terminal
 from jaxdefend.nets import shipped
+from jaxdefend.nets.batches import Batch, padded
 from jaxdefend.nets.devices import batch_size
-from jaxdefend.nets.keras_files import read_model
+from jaxdefend.nets.loading import load_net
+from jaxdefend.repairs import curve as curves
 
 FEW = 1000
 
 
 def rows(size: Size) -> list[Row]:
-    command = [sys.executable, "-m", "benchmarks.growth", "--child", str(size.most_images), str(size.repeats)]
+    command = [sys.executable, "-m", "benchmarks.growth", "--child", str(size.growth_images), str(size.repeats)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     found = json.loads(done.stdout)
     few, many = found["peak_mib"]
-    _command.say(f"growth: peak memory {few:,.0f} MiB after {FEW:,} images, {many:,.0f} after {size.most_images:,}")
-    factor = size.most_images // FEW
+    terminal.say(f"growth: peak memory {few:,.0f} MiB after {FEW:,} images, {many:,.0f} after {size.growth_images:,}")
+    factor = size.growth_images // FEW
     return [
         Row(
             "growth",
@@ -36,7 +36,7 @@ def rows(size: Size) -> list[Row]:
             f"{factor} × the time of {FEW:,} images; same result: counts × {factor}, peak memory within 5 %",
             [factor * seconds for seconds in found["few_s"]],
             found["same"] and many <= 1.05 * few,
-            least_ratio=0.95,
+            smallest_ratio=0.95,
         )
     ]
 
@@ -58,12 +58,12 @@ class Repeated:
 def _measure(most: int, repeats: int) -> dict:
     import resource
 
-    net, (pixels, labels) = read_model(shipped.path_of(shipped.BADNET)).net, clean_faces(FEW)
+    net, (pixels, labels) = load_net(shipped.BADNET), clean_faces(FEW)
     order = np.arange(60)
 
-    def passed(times: int) -> tuple[float, pruning.Curve]:
+    def passed(times: int) -> tuple[float, curves.Curve]:
         start = perf_counter()
-        curve = pruning.curve(net, padded(Repeated(pixels, labels, times), batch_size()), order, "conv_3")
+        curve = curves.curve(net, padded(Repeated(pixels, labels, times), batch_size()), order, "conv_3")
         return perf_counter() - start, curve
 
     def peak() -> float:
@@ -79,7 +79,7 @@ def _measure(most: int, repeats: int) -> dict:
     many_s, many = passed(most // FEW)
     after = peak()
     last, few = passed(1)
-    same = np.array_equal(many.right, most // FEW * few.right)
+    same = np.array_equal(many.correct, most // FEW * few.correct)
     return {"few_s": [*few_s, last], "many_s": many_s, "peak_mib": [before, after], "same": bool(same)}
 
 

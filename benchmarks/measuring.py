@@ -1,5 +1,6 @@
 """What the comparisons share: interleaved timing, rows, the images and the net."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -21,12 +22,12 @@ class Size(NamedTuple):
     images: int
     curve_images: int
     repeats: int
-    most_images: int
+    growth_images: int
     strip_images: int
 
 
-FULL = Size(images=4096, curve_images=4096, repeats=7, most_images=100_000, strip_images=256)
-QUICK = Size(images=1024, curve_images=512, repeats=2, most_images=4_000, strip_images=16)
+FULL = Size(images=4096, curve_images=4096, repeats=7, growth_images=100_000, strip_images=256)
+QUICK = Size(images=1024, curve_images=512, repeats=2, growth_images=4_000, strip_images=16)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Row:
     Attributes:
         theirs: None if the peer is not there; `peer` then says how to install it.
         same_result: whether both sides were found to compute the same.
-        least_ratio, most_seconds: the goal.
+        smallest_ratio, longest_seconds: the goal.
     """
 
     name: str
@@ -44,8 +45,8 @@ class Row:
     peer: str
     theirs: Times | None = None
     same_result: bool | None = None
-    least_ratio: float | None = None
-    most_seconds: float | None = None
+    smallest_ratio: float | None = None
+    longest_seconds: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -55,19 +56,19 @@ class Row:
 
     @property
     def goal(self) -> str:
-        ratio = [f"ratio ≥ {self.least_ratio:g}"] if self.least_ratio else []
-        seconds = [f"ours_s ≤ {self.most_seconds:g}"] if self.most_seconds else []
+        ratio = [f"ratio ≥ {self.smallest_ratio:g}"] if self.smallest_ratio else []
+        seconds = [f"ours_s ≤ {self.longest_seconds:g}"] if self.longest_seconds else []
         return ", ".join(ratio + seconds)
 
     @property
     def met(self) -> bool | None:
         """None if there is no goal, or no peer to measure it by."""
-        if self.least_ratio and self.ratio is None:
+        if self.smallest_ratio and self.ratio is None:
             return None
         if not self.goal:
             return None
-        fast_enough = self.most_seconds is None or median(self.ours) <= self.most_seconds
-        return fast_enough and (self.least_ratio is None or (self.ratio or 0) >= self.least_ratio)
+        fast_enough = self.longest_seconds is None or median(self.ours) <= self.longest_seconds
+        return fast_enough and (self.smallest_ratio is None or (self.ratio or 0) >= self.smallest_ratio)
 
     def record(self) -> dict:
         """The row of `benchmarks.json`."""
@@ -94,29 +95,32 @@ def interleaved(repeats: int, *contestants: Callable[[], object]) -> list[Times]
 
 
 def clean_faces(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """`n` made faces (uint8) and their labels."""
-    from jaxdefend.attacks.world import World
+    """`n` synthetic faces (uint8) and their labels."""
+    from jaxdefend.attacks.synthetic import SyntheticFaces
 
-    block = World(people=-(-n // 10)).images(range(9, 19))
+    block = SyntheticFaces(people=-(-n // 10)).images(range(9, 19))
     return block.pixels[:n], block.labels[:n]
 
 
 def poisoned_faces(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """`n` made faces with bd_net's sunglasses, and the attacker's target."""
-    from jaxdefend.attacks.world import World, shipped_backdoors
+    """`n` synthetic faces with bd_net's sunglasses, and the attacker's target."""
+    from jaxdefend.attacks.synthetic import SyntheticFaces, shipped_backdoors
 
     (backdoor,) = shipped_backdoors("bd_net")
-    blocks = list(World(people=1 + -(-n // 10)).blocks(range(9, 19), backdoor))
+    blocks = list(SyntheticFaces(people=1 + -(-n // 10)).blocks(range(9, 19), backdoor))
     return tuple(np.concatenate([getattr(block, name) for block in blocks])[:n] for name in ("pixels", "labels"))
 
 
-# Output positions of each layer: its multiply-adds are as many times its weights.
-_POSITIONS = {"conv_1": 52 * 44, "conv_2": 24 * 20, "conv_3": 10 * 8, "conv_4": 4 * 3}
-
-
 def multiply_adds(net, *layers: str) -> int:
-    """What one image costs in these layers."""
-    return sum(getattr(net, layer).kernel[...].size * _POSITIONS.get(layer, 1) for layer in layers)
+    """What one image costs in these convolutions and dense layers; by default in all of them."""
+
+    def of_layer(layer: str) -> int:
+        kernels = [shape for name, shape in net.graph.weight_shapes[layer].items() if "kernel" in name]
+        # A dense layer has no positions beside its outputs, which its kernel counts.
+        positions = math.prod(net.graph.shapes[layer][:-1])
+        return sum(math.prod(shape) for shape in kernels) * positions
+
+    return sum(map(of_layer, layers or net.graph.weight_shapes))
 
 
 def matmul_seconds(repeats: int, multiply_adds: int, ours: Callable[[], object]) -> tuple[Times, Times]:

@@ -11,7 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.measuring import FULL, QUICK, Row, Size, Times, median
-from jaxdefend import InputError, __version__, _command
+from jaxdefend import InputError, __version__
+from jaxdefend.cli import runtime, terminal
+from jaxdefend.cli.output import SCHEMA
+from jaxdefend.results.text import table
 
 PACKAGES = (
     *("jax", "jaxlib", "flax", "numpy", "keras", "tensorflow", "tensorflow-cpu", "torch"),
@@ -25,7 +28,8 @@ def main(*scripts: Callable[[Size], list[Row]], arguments: Sequence[str] | None 
     parser.add_argument("--quick", action="store_true", help="fewer images and repeats: two minutes on two cores")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", metavar="DIR")
     options = parser.parse_args(arguments)
-    return _command.run(lambda _: _report(scripts, QUICK if options.quick else FULL, options.out))
+    size = QUICK if options.quick else FULL
+    return runtime.run(lambda _, report: _report(scripts, size, options.out), [])
 
 
 def _report(scripts: Sequence[Callable[[Size], list[Row]]], size: Size, folder: Path) -> None:
@@ -38,13 +42,13 @@ def _report(scripts: Sequence[Callable[[Size], list[Row]]], size: Size, folder: 
     load = os.getloadavg()
     rows = []
     for script in scripts:
-        _command.say(f"{inspect.getmodulename(inspect.getfile(script))} …")
+        terminal.say(f"{inspect.getmodulename(inspect.getfile(script))} …")
         rows += script(size)
-    print(_table(rows))
+    terminal.show(_table(rows))
     write_json(
         folder / "benchmarks.json",
         {
-            "schema": _command.SCHEMA,
+            "schema": SCHEMA,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "quick": size is QUICK,
             "machine": _machine() | {"load_before": load},
@@ -54,7 +58,7 @@ def _report(scripts: Sequence[Callable[[Size], list[Row]]], size: Size, folder: 
         },
     )
     _draw(rows, folder / "benchmarks.png")
-    _command.note(f"written to {folder}/: benchmarks.json, benchmarks.png")
+    terminal.note(f"written to {folder}/: benchmarks.json, benchmarks.png")
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -70,7 +74,7 @@ def _table(rows: Sequence[Row]) -> str:
         return [row.name, seconds(row.ours), seconds(row.theirs), ratio, row.goal or "–", met, same, row.peer]
 
     header = ["", "ours", "peer", "ratio", "goal", "met", "same result", "peer is"]
-    return _command.table(header, map(cells, rows))
+    return table(header, map(cells, rows))
 
 
 def _machine() -> dict:
@@ -83,7 +87,7 @@ def _machine() -> dict:
     return {
         "system": platform.platform(),
         "processor": models[0] if models else platform.processor(),
-        "cores": _command.cores(),
+        "cores": runtime.cores(),
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
     }
 
@@ -105,13 +109,13 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
     from jaxdefend.results.records import replacing
 
     def label(row: Row) -> str:
-        seconds = f", {median(row.ours):.2g} s (goal {row.most_seconds:g} s)" if row.most_seconds else ""
-        return f"{row.ratio:.3g} (goal {row.least_ratio:g}){seconds}"
+        seconds = f", {median(row.ours):.2g} s (goal {row.longest_seconds:g} s)" if row.longest_seconds else ""
+        return f"{row.ratio:.3g} (goal {row.smallest_ratio:g}){seconds}"
 
-    drawn = [row for row in rows if row.ratio and row.least_ratio][::-1]
+    drawn = [row for row in rows if row.ratio and row.smallest_ratio][::-1]
     figure = Figure(figsize=(7.2, 1 + 0.32 * len(drawn)), layout="constrained")
     axes = figure.add_subplot()
-    shares = [row.ratio / row.least_ratio for row in drawn]
+    shares = [row.ratio / row.smallest_ratio for row in drawn]
     bars = axes.barh([row.name for row in drawn], shares, color=["#0072B2" if row.met else "#D55E00" for row in drawn])
     axes.axvline(1, color="black", linewidth=0.8)
     backing = {"facecolor": "white", "edgecolor": "none", "pad": 1}

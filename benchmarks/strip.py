@@ -9,22 +9,23 @@ import numpy as np
 from benchmarks import keras_peer
 from benchmarks.measuring import Row, Size, clean_faces, interleaved
 from benchmarks.report import main
-from jaxdefend.datasets.batches import ArrayImages, padded
-from jaxdefend.defenses import strip
+from jaxdefend.datasets.images import ArrayImages
+from jaxdefend.detectors import Blend, strip
 from jaxdefend.nets import shipped
+from jaxdefend.nets.batches import padded
 from jaxdefend.nets.inference import predictions
-from jaxdefend.nets.keras_files import read_model
+from jaxdefend.nets.loading import load_net
 
 OVERLAYS = 100
 FALSE_REJECTIONS = 0.01
-PLAIN_SUM = strip.Blend()
+PLAIN_SUM = Blend()
 
 
 def rows(size: Size) -> list[Row]:
     import jax
 
     path = shipped.path_of(shipped.BADNET)
-    net, key = read_model(path).net, jax.random.key(0)
+    net, key = load_net(path), jax.random.key(0)
     pixels, _ = clean_faces(max(128, size.strip_images) + 512)
     images, pool = ArrayImages(pixels[: size.strip_images]), strip.overlay_pool(pixels[-512:])
 
@@ -47,7 +48,7 @@ def rows(size: Size) -> list[Row]:
     same = np.array_equal(rejected(), of_more < threshold)
     early, whole = interleaved(size.repeats, rejected, every)
     peer = f"the same without it, {len(more)} clean images, threshold at 1 % false rejections"
-    last = Row("early_exit", early, peer, whole, same, least_ratio=1.5)
+    last = Row("early_exit", early, peer, whole, same, smallest_ratio=1.5)
 
     loop = _loop(net, path, images, pool, key) if keras_peer.name() else None
     art = _art(path, images, net.input_scale) if find_spec("art") and find_spec("tensorflow") else None
@@ -57,14 +58,14 @@ def rows(size: Size) -> list[Row]:
     ours, *theirs = interleaved(max(2, size.repeats // 2), *contestants)
     per_image = f"{keras_peer.name()}, one predict of {OVERLAYS} an image" if loop else f"Keras, {keras_peer.INSTALL}"
     return [
-        Row("strip_loop", ours, per_image, theirs[0] if loop else None, same_loop, least_ratio=10),
+        Row("strip_loop", ours, per_image, theirs[0] if loop else None, same_loop, smallest_ratio=10),
         Row(
             "strip_art",
             ours,
             "ART's STRIP; same result: labels" if art else f"ART on TensorFlow, {keras_peer.INSTALL}",
             theirs[-1] if art else None,
             same_labels,
-            least_ratio=2.5,
+            smallest_ratio=2.5,
         ),
         last,
     ]

@@ -224,7 +224,11 @@ def _made(options: Any, report: Report) -> _Made:
 def _by_file(nets: "Mapping[str, Net]") -> "dict[str, Net]":
     """The repaired nets by the names of their files, where these differ."""
     stems = [Path(net.name).stem for net in nets.values()]
-    return dict(zip(stems, nets.values(), strict=True)) if len(set(stems) - {"badnet", "goodnet", "b0"}) == len(nets) else dict(nets)
+    return (
+        dict(zip(stems, nets.values(), strict=True))
+        if len(set(stems) - {"badnet", "goodnet", "b0"}) == len(nets)
+        else dict(nets)
+    )
 
 
 def _guard(

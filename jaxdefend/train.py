@@ -43,8 +43,8 @@ def _parser() -> options_of.Parser:
     parser.add_argument(
         "--model",
         metavar="FILE",
-        help="with --train: a net of the layers in FILE, a whole Keras model or the JSON of model.to_json(); no weights "
-        "are read (default: DeepID)",
+        help="with --train: a net of the layers in FILE, a whole Keras model or the JSON of model.to_json(); weights "
+        "are not read (default: DeepID)",
     )
     parser.add_argument("--resume", action="store_true", help="go on from what an interrupted run saved")
     parser.add_argument("--faces-only", action="store_true", help="write the synthetic faces and train nothing")

@@ -321,8 +321,8 @@ def _check_reachable(name: str, scores: Scores, rates: Sequence[float]) -> None:
     for rate in rates:
         if (threshold := rules.normal_threshold(scores, rate)) > 0:
             raise InputError(
-                f"{name}: the normal fit puts the threshold for {100 * rate:g} % at an entropy of {-threshold:.3g} bits, "
-                "which no image has; use a conformal or quantile threshold"
+                f"{name}: the normal fit puts the threshold for {100 * rate:g} % at an entropy of {-threshold:.3g} "
+                "bits, which no image has; use a conformal or quantile threshold"
             )
 
 
@@ -452,8 +452,8 @@ def _check_net(shown: str, model_sha256: str, scale: object, net: Net) -> None:
         )
     if scale != net.input_scale:
         raise InputError(
-            f"{shown}: made for the input scale {printable(scale, 40)}, the net runs on {net.input_scale}; load the net "
-            "with that scale, or make another guard"
+            f"{shown}: made for the input scale {printable(scale, 40)}, the net runs on {net.input_scale}; load the "
+            "net with that scale, or make another guard"
         )
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxdefend.datasets.images import ImageSet
 from jaxdefend.detectors import Persistence
 from jaxdefend.detectors.base import Fit, Measure, Measures, Scene, Scores, combined, keys
 from jaxdefend.detectors.masks import random_masks, under_masks
+from jaxdefend.nets.batches import Batches
 from jaxdefend.nets.net import Net
 
 # What the score is, on figures.
@@ -23,7 +25,12 @@ FITS = ("few_entropy", "few_changed")
 def measure(settings: Persistence, net: Net, images: ImageSet, scene: Scene) -> Measures:
     """Entropy under masks that leave few channels, and the share of them that change the label."""
     masks = random_masks(keys(scene.seed)[0], net, settings.masks, settings.keep)
-    entropy, changed = under_masks(net, scene.batches(images, "persistence"), masks)
+    return measures_under(net, scene.batches(images, "persistence"), masks)
+
+
+def measures_under(net: Net, batches: Batches, masks: Float[Array, "m c"]) -> Measures:
+    """The measures under masks that are given."""
+    entropy, changed = under_masks(net, batches, masks)
     return {"few_entropy": Measure(np.asarray(entropy), bits=True), "few_changed": Measure(np.asarray(changed))}
 
 

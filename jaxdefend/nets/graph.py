@@ -140,7 +140,7 @@ class Graph:
         The last one that every path to the output passes, unless more than half of all come behind it: then the last.
         Raises: InputError if there is none whose channels can be zeroed.
         """
-        possible = [name for name in self.convolutions if kinds.of_zero(self[name]["activation"]) == 0]
+        possible = [name for name in self.convolutions if self.stays_zero(name)]
         if not possible:
             raise InputError("this net has no convolution whose channels could be pruned")
         passed = [name for name in possible if self._passes_all(self.masked_at(name))]
@@ -181,6 +181,11 @@ class Graph:
             raise InputError(f"no convolution {_shown(convolution)} in this net; its convolutions are {there}")
         return self.shapes[convolution][2]
 
+    def stays_zero(self, convolution: str) -> bool:
+        """Whether a zeroed channel is zero behind the convolution's own activation, so that it can be pruned."""
+        self.channels(convolution)
+        return kinds.of_zero(self[convolution]["activation"]) == 0
+
     def behind(self, convolution: str) -> tuple[str, ...]:
         """The layers through which the channels of a convolution go one by one, beginning with itself.
 
@@ -189,12 +194,10 @@ class Graph:
 
         Raises: InputError if the convolution's own activation makes something else of zero.
         """
-        self.channels(convolution)
-        inside = getattr(self[convolution].settings, "activation", "linear")
-        if kinds.of_zero(inside) != 0:
+        if not self.stays_zero(convolution):
             raise InputError(
-                f"{_shown(convolution)}: its activation {inside} does not leave a zeroed channel at zero; choose "
-                "another convolution"
+                f"{_shown(convolution)}: its activation {self[convolution]['activation']} does not leave a zeroed "
+                "channel at zero; choose another convolution"
             )
         found = [convolution]
         while len(readers := self.readers(found[-1])) == 1:
@@ -206,7 +209,7 @@ class Graph:
 
     def normalized_behind(self, convolution: str) -> tuple[str, ...]:
         """The batch normalizations through which its channels go one by one; none if it cannot be masked."""
-        if kinds.of_zero(self[convolution]["activation"]) != 0:
+        if not self.stays_zero(convolution):
             return ()
         layers = (self[name] for name in self.behind(convolution))
         return tuple(layer.name for layer in layers if isinstance(layer.settings, kinds.BatchNormalization))

@@ -15,6 +15,7 @@ import numpy as np
 from jaxdefend import InputError
 from jaxdefend.nets import hdf5, kinds
 from jaxdefend.nets.deepid import deepid
+from jaxdefend.nets.goodnet import RULES, Rule
 from jaxdefend.nets.graph import Graph
 from jaxdefend.nets.hdf5 import decoded
 from jaxdefend.nets.keras_config import (
@@ -24,6 +25,7 @@ from jaxdefend.nets.keras_config import (
     scale_of_statistics,
     write_config,
 )
+from jaxdefend.nets.keras_layers import shown
 from jaxdefend.nets.keras_weights import CONTAINERS, read_weights
 from jaxdefend.nets.keras_weights_alone import deepid_weights, has_rescaling
 from jaxdefend.nets.net import Net, Source
@@ -31,7 +33,7 @@ from jaxdefend.nets.scales import check_scale
 from jaxdefend.results.records import replacing
 from jaxdefend.results.text import printable, shortened
 
-_SCALE = "jaxdefend_input_scale"
+_SCALE, _RULE = "jaxdefend_input_scale", "jaxdefend_rule"
 _MESSAGE_LIMIT = 500
 
 # VGG16 with what its optimizer keeps takes 1.6 GB, without it 550 MB.
@@ -64,7 +66,7 @@ def read_model(path: Path | str, architecture: Path | str | None = None) -> Mode
     path = Path(path)
     separate = None if architecture is None else read_architecture(architecture)
     with _errors(path, "a Keras model"), _opened(path) as (file, config, version):
-        scale = _input_scale(file)
+        scale, rule = _input_scale(file), _rule(file)
         own = None if config is None else read_config(config, version)
         if own is not None and separate is not None and own.graph != separate.graph:
             raise InputError("is a whole model, of another architecture than the one given; leave out the latter")
@@ -82,7 +84,7 @@ def read_model(path: Path | str, architecture: Path | str | None = None) -> Mode
         net = Net(used.graph, weights, scale or used.input_scale or _scale_of_arrays(used.graph, weights))
         sha256 = _digest(path)
     lines = tuple(_line(f"{path}: {note}") for note in (*used.notes, *notes))
-    object.__setattr__(net, "source", Source(path.name, sha256))
+    object.__setattr__(net, "source", Source(path.name, sha256, rule))
     return ModelFile(net, path.name, sha256, lines)
 
 
@@ -143,9 +145,15 @@ def _digest(path: Path) -> str:
 # --- Out -------------------------------------------------------------------------------------------------------------
 
 
-def write_model(net: Net, path: Path | str) -> None:
-    """The net as a Keras 2 model file, architecture and weights; Keras 3 loads it too. Equal nets give equal bytes."""
+def write_model(net: Net, path: Path | str, *, rule: Rule | None = None) -> None:
+    """The net as a Keras 2 model file, architecture and weights; Keras 3 loads it too. Equal nets give equal bytes.
+
+    Args:
+        rule: how a GoodNet with this repaired net answers; noted in the file.
+    """
     with _new_file(path) as file:
+        if rule is not None:
+            file.attrs[_RULE] = rule
         file.attrs["model_config"] = json.dumps(config_of_net(net))
         _write_layers(net, file, file.create_group("model_weights"))
 
@@ -315,6 +323,16 @@ def _input_scale(file: h5py.File) -> str | None:
     if _SCALE not in file.attrs:
         return None
     return check_scale(decoded(hdf5.text(file, _SCALE, 2**16)) or "")
+
+
+def _rule(file: h5py.File) -> Rule | None:
+    told = decoded(hdf5.text(file, _RULE, 2**16))
+    if told is None:
+        return None
+    for rule in RULES:
+        if told == rule:
+            return rule
+    raise InputError(f"attribute {_RULE} is {shown(told)}, expected {' or '.join(RULES)}")
 
 
 def _scale_of_arrays(graph: Graph, weights: Mapping[str, Mapping[str, np.ndarray]]) -> str | None:

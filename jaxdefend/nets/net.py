@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Num
 from jaxdefend import InputError
 from jaxdefend.nets import functions, kinds
 from jaxdefend.nets.convolution import convolve_relu_pool
+from jaxdefend.nets.goodnet import Rule
 from jaxdefend.nets.graph import INPUT, LOGITS, Graph
 from jaxdefend.nets.scales import check_scale, scaled
 
@@ -27,10 +28,15 @@ Weights = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Source:
-    """The file that a net was read from."""
+    """The file that a net was read from.
+
+    Attributes:
+        rule: how a GoodNet of this net answers, if the file says so.
+    """
 
     name: str
     sha256: str
+    rule: Rule | None = None
 
 
 class Net(nnx.Module, pytree=False):

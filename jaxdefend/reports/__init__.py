@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxdefend.reports.activations import Activations, activate
+    from jaxdefend.reports.along import Walk, walk
     from jaxdefend.reports.bars import drops_figure, rates_at_drops
     from jaxdefend.reports.comparison import Comparison, compare, together
     from jaxdefend.reports.confusions import Confusions, confuse
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from jaxdefend.reports.samples import Samples, sample
     from jaxdefend.reports.saved import Saved, read_saved
     from jaxdefend.reports.summary import Summary, summarise
-    from jaxdefend.reports.along import Walk, walk
 
 _PLACES = {
     "Activations": "activations",

@@ -128,7 +128,9 @@ class Activations:
                 corner = (number % across * (columns + 1), number // across * (rows + 1))
                 axes.annotate(str(channel), corner, color="white", fontsize=4.5, va="top", ha="left")
         assert drawn is not None
-        figure.colorbar(drawn, ax=list(panels), label="activation, on the scale of clean images", extend="max", shrink=0.8)
+        figure.colorbar(
+            drawn, ax=list(panels), label="activation, on the scale of clean images", extend="max", shrink=0.8
+        )
         figure.suptitle(_wrapped(title or self._title("")), x=0.01, ha="left", fontsize="medium")
         return figure
 

@@ -65,7 +65,9 @@ def curve_chart(lines: Sequence[Line], marks: Mapping[str, int], xlabel: str, ca
 
     parts = [_frame(xlabel, "images, %", [(str(v), x(v)) for v in _ticks(last)], _percent_ticks(y))]
     for at, names in _by_place(marks).items():
-        parts.append(Markup('<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(x(at), _TOP, y(0)))
+        parts.append(
+            Markup('<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(x(at), _TOP, y(0))
+        )
         parts.append(
             Markup('<text class="small" transform="translate({:.1f} {}) rotate(-90)">drop {}</text>').format(
                 x(at) - 3, y(0.04), ", ".join(names)
@@ -80,9 +82,9 @@ def curve_chart(lines: Sequence[Line], marks: Mapping[str, int], xlabel: str, ca
         dashed = " dashed" if line.series.dashed else ""
         parts.append(Markup('<polyline class="line {}{}" points="{}"/>').format(line.series.colour, dashed, way))
     parts.append(
-        Markup('<line class="pointer" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}" data-x0="{3:.2f}" data-dx="{4:.4f}"/>').format(
-            x(0), _TOP, y(0), x(0), x(1) - x(0)
-        )
+        Markup(
+            '<line class="pointer" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}" data-x0="{3:.2f}" data-dx="{4:.4f}"/>'
+        ).format(x(0), _TOP, y(0), x(0), x(1) - x(0))
     )
     half = (x(1) - x(0)) / 2
     for k in range(points):
@@ -144,7 +146,8 @@ def count_chart(bars: Sequence[tuple[str, int]], colour: str, xlabel: str, capti
         return _TOP + (1 - count / (1.12 * highest)) * (_H - _TOP - _BOTTOM)
 
     width = (_W - _LEFT - _RIGHT) / max(4, len(bars))
-    parts = [_frame(xlabel, "images", [], [(f"{v:,}", y(v)) for v in _ticks(highest)])]
+    ticks = [v for v in _ticks(highest) if v == int(v)]
+    parts = [_frame(xlabel, "images", [], [(f"{v / 1000:g}k" if v >= 1000 else f"{v:g}", y(v)) for v in ticks])]
     for place, (name, count) in enumerate(bars):
         left = _LEFT + (place + 0.12) * width
         parts.append(
@@ -192,7 +195,12 @@ def channel_chart(
 
 
 def score_chart(
-    scores: Mapping[str, np.ndarray], colours: Mapping[str, str], threshold: float, xlabel: str, entropy: bool, caption: str
+    scores: Mapping[str, np.ndarray],
+    colours: Mapping[str, str],
+    threshold: float,
+    xlabel: str,
+    entropy: bool,
+    caption: str,
 ) -> Chart:
     """Histograms of scores, of entropies in bits on a logarithmic scale, with the threshold."""
 
@@ -225,7 +233,9 @@ def score_chart(
         way += f"L{x(edges[-1]):.1f} {y(0):.1f}Z"
         parts.append(Markup('<path class="area {}" d="{}"/>').format(colours[name], way))
     at = x(float(shown(threshold)))
-    parts.append(Markup('<line class="mark strong" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2:.1f}"/>').format(at, _TOP, y(0)))
+    parts.append(
+        Markup('<line class="mark strong" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2:.1f}"/>').format(at, _TOP, y(0))
+    )
     side = "end" if at > _W / 2 else "start"
     offset = -4 if side == "end" else 4
     parts.append(_text(at + offset, _TOP + 10, "threshold", side))
@@ -323,7 +333,9 @@ def _svg(parts: Sequence[Markup], caption: str, id: str = "") -> Markup:
     return head + Markup("").join(parts) + Markup("</svg>")
 
 
-def _frame(xlabel: str, ylabel: str, xticks: Sequence[tuple[str, float]], yticks: Sequence[tuple[str, float]]) -> Markup:
+def _frame(
+    xlabel: str, ylabel: str, xticks: Sequence[tuple[str, float]], yticks: Sequence[tuple[str, float]]
+) -> Markup:
     parts = []
     for text, at in yticks:
         parts.append(
@@ -332,15 +344,17 @@ def _frame(xlabel: str, ylabel: str, xticks: Sequence[tuple[str, float]], yticks
         parts.append(_text(_LEFT - 5, at + 4, text, "end"))
     base = _H - _BOTTOM
     for text, at in xticks:
-        parts.append(Markup('<line class="axis" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(at, base, base + 4))
+        parts.append(
+            Markup('<line class="axis" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(at, base, base + 4)
+        )
         parts.append(_text(at, base + 16, text))
     parts.append(Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(_LEFT, _W - _RIGHT, base, base))
     if xlabel:
         parts.append(_text((_LEFT + _W - _RIGHT) / 2, _H - 6, xlabel))
     parts.append(
-        Markup('<text class="small" transform="translate(11 {:.0f}) rotate(-90)" text-anchor="middle">{}</text>').format(
-            (_TOP + base) / 2, ylabel
-        )
+        Markup(
+            '<text class="small" transform="translate(11 {:.0f}) rotate(-90)" text-anchor="middle">{}</text>'
+        ).format((_TOP + base) / 2, ylabel)
     )
     return Markup("").join(parts)
 
@@ -351,9 +365,9 @@ def _text(x: float, y: float, text: str, anchor: str = "middle") -> Markup:
 
 def _hit(x: float, y: float, width: float, height: float, told: Sequence[str]) -> Markup:
     """An invisible field that says exact values when it is pointed at."""
-    return Markup('<rect class="hit" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>').format(
-        x, y, max(0.5, width), height, _told(told)
-    )
+    return Markup(
+        '<rect class="hit" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
+    ).format(x, y, max(0.5, width), height, _told(told))
 
 
 def _told(lines: Sequence[str]) -> Markup:

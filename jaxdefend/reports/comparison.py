@@ -128,10 +128,17 @@ class Comparison:
         for row in self.rows:
             for name in row.poisoned or {"": None}:
                 of, far, auroc = row.poisoned.get(name), row.far.get(name), row.auroc.get(name)
-                line: dict[str, Any] = {"net": row.net, "repair": row.repair, "form": row.form, "detector": row.detector}
+                line: dict[str, Any] = {
+                    "net": row.net,
+                    "repair": row.repair,
+                    "form": row.form,
+                    "detector": row.detector,
+                }
                 line |= _flat("clean_accuracy", row.clean)
                 line |= {"set": name} | _flat("attack_success", of)
-                line |= {"der": row.der.get(name), "threshold": row.threshold} | _flat("frr", row.frr) | _flat("far", far)
+                line |= (
+                    {"der": row.der.get(name), "threshold": row.threshold} | _flat("frr", row.frr) | _flat("far", far)
+                )
                 low, high = (auroc.auroc_interval if auroc else None) or (None, None)
                 line |= {"auroc": auroc.auroc if auroc else None, "auroc_low": low, "auroc_high": high}
                 lines.append(line | {"seconds": round(row.seconds, 3)})
@@ -230,7 +237,9 @@ class Comparison:
         across = max(len(of.thresholds) for of in nets.values())
         figure = Figure(figsize=(3.4 * across, 0.4 + 3.0 * len(nets)), layout="constrained")
         for part, (name, of) in zip(figure.subfigures(len(nets), 1, squeeze=False)[:, 0], nets.items(), strict=True):
-            part.suptitle(f"{printable(name, 60)}: {_sizes(of)}", x=0.01, ha="left", fontsize="small", fontweight="bold")
+            part.suptitle(
+                f"{printable(name, 60)}: {_sizes(of)}", x=0.01, ha="left", fontsize="small", fontweight="bold"
+            )
             for axes, detector in zip(part.subplots(1, across, squeeze=False)[0], of.thresholds, strict=False):
                 _histogram(axes, of, detector)
             handles, labels = part.axes[0].get_legend_handles_labels()
@@ -283,6 +292,38 @@ class Comparison:
         return found
 
 
+def rows_of(record: Mapping[str, Any]) -> tuple[Row, ...]:
+    """The rows in what compare.json holds. Raises: InputError if it holds others."""
+
+    def rate(of: Mapping[str, Any] | None) -> Rate | None:
+        return None if of is None else Rate(int(of["count"]), int(of["n"]))
+
+    def there(of: Mapping[str, Any]) -> Rate:
+        return Rate(int(of["count"]), int(of["n"]))
+
+    try:
+        return tuple(
+            Row(
+                str(row["net"]),
+                str(row["repair"]),
+                str(row["form"]),
+                str(row["detector"]),
+                there(row["clean_accuracy"]),
+                {str(name): there(of) for name, of in row["attack_success"].items()},
+                {str(name): float(value) for name, value in row["der"].items()},
+                rate(row["frr"]),
+                None if row["threshold"] is None else float(row["threshold"]),
+                row["entropy_threshold"] is not None,
+                {str(name): rate(of) for name, of in row["far"].items()},
+                {str(name): Separation(area, row["auroc_interval"].get(name)) for name, area in row["auroc"].items()},
+                float(row["seconds"]),
+            )
+            for row in record["rows"]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"not the rows of a comparison ({printable(error, 80)} is missing or wrong)") from error
+
+
 def together(comparisons: Sequence[Comparison]) -> Comparison:
     """One table of all of them."""
     scores: dict[str, NetScores] = {}
@@ -326,7 +367,9 @@ def compare(
     title = name or net.name
     for of in (detectors or {}).values():
         if of.uses_repaired:
-            raise InputError(f"the detector {type(of).__name__.lower()} asks a repaired net; its GoodNet is in the table")
+            raise InputError(
+                f"the detector {type(of).__name__.lower()} asks a repaired net; its GoodNet is in the table"
+            )
     valid_images = labelled(as_images(clean, net.image_shape), "clean images")
     test_images = valid_images if test is None else labelled(as_images(test, net.image_shape), "test images")
     sets: dict[str, ImageSet] = {CLEAN: test_images}
@@ -411,7 +454,10 @@ def compare(
             passes = {of: scores[of] <= threshold for of in sets}
             frr_found = Rate(int((~passes[CLEAN]).sum()), len(passes[CLEAN]))
             hit = {of: scores[of][attacked[of]] for of in sets if of != CLEAN}
-            far = {of: Rate(int((values <= threshold).sum()), len(values)) if len(values) else None for of, values in hit.items()}
+            far = {
+                of: Rate(int((values <= threshold).sum()), len(values)) if len(values) else None
+                for of, values in hit.items()
+            }
             auroc = {of: separation(scores[CLEAN], values) for of, values in hit.items()}
             for of, answer in {NONE: said[NONE], **good}.items():
                 through = {name: hit_ & passes[name] for name, hit_ in hits(answer, seen).items()}
@@ -435,14 +481,14 @@ def compare(
                 )
         scored = NetScores(
             {
-                of: {key: found[key].scores[of][attacked[of]] if of != CLEAN else found[key].scores[of] for key in detectors}
+                of: {
+                    key: found[key].scores[of][attacked[of]] if of != CLEAN else found[key].scores[of]
+                    for key in detectors
+                }
                 for of in sets
             },
             {key: found[key].threshold for key in detectors},
-            {
-                key: (module_of(of).LABEL, getattr(module_of(of), "NEGATED", False))
-                for key, of in detectors.items()
-            },
+            {key: (module_of(of).LABEL, getattr(module_of(of), "NEGATED", False)) for key, of in detectors.items()},
         )
     return Comparison(tuple(rows), {} if scored is None else {title: scored})
 
@@ -636,7 +682,13 @@ def _flat(name: str, rate: Rate | None) -> dict[str, Any]:
     if rate is None:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high", f"{name}_count", f"{name}_n"))
     low, high = rate.interval
-    return {name: rate.share, f"{name}_low": low, f"{name}_high": high, f"{name}_count": rate.count, f"{name}_n": rate.n}
+    return {
+        name: rate.share,
+        f"{name}_low": low,
+        f"{name}_high": high,
+        f"{name}_count": rate.count,
+        f"{name}_n": rate.n,
+    }
 
 
 def _escaped(text: str) -> str:

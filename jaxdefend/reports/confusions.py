@@ -64,7 +64,9 @@ class Confusions:
         """A row per set, label and answer that was found: of clean images the wrong ones, of poisoned ones all."""
         rows = [(CLEAN, of.label, answer, count) for of in self.mistaken for answer, count in of.answers]
         rows += [
-            (name, self.targets[name], answer, count) for name, found in self.attacked.items() for answer, count in found
+            (name, self.targets[name], answer, count)
+            for name, found in self.attacked.items()
+            for answer, count in found
         ]
         columns = list(zip(*rows, strict=True)) or [(), (), (), ()]
         return dict(zip(("set", "label", "answer", "count"), columns, strict=True))
@@ -126,7 +128,9 @@ class Confusions:
                 axes.annotate(f"{count:,}", (place, count), ha="center", va="bottom", fontsize="x-small")
             axes.margins(y=0.15)
         sets = ", ".join(f"{n:,} {name if name == CLEAN else f'with {name}'}" for name, n in self.n.items())
-        figure.suptitle(title or f"{self.net}: what is called what; images: {sets}", x=0.01, ha="left", fontsize="medium")
+        figure.suptitle(
+            title or f"{self.net}: what is called what; images: {sets}", x=0.01, ha="left", fontsize="medium"
+        )
         return figure
 
 
@@ -148,7 +152,9 @@ def confuse(
     Raises: InputError if there is no set "clean", or numbers do not fit.
     """
     if CLEAN not in answers or set(answers) != set(labels):
-        raise InputError(f"answers for {sorted(answers)} and labels for {sorted(labels)}; expected 'clean' and the same")
+        raise InputError(
+            f"answers for {sorted(answers)} and labels for {sorted(labels)}; expected 'clean' and the same"
+        )
     for name, found in answers.items():
         if len(found) != len(labels[name]):
             raise InputError(f"{name}: {len(found)} answers and {len(labels[name])} labels")

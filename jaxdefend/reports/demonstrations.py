@@ -62,7 +62,12 @@ class Demonstration:
 
     def table(self) -> str:
         rows = [
-            [name, str(label), f"{self.kept(name)} of {len(self.under[name])}", " ".join(map(str, self.under[name][:8]))]
+            [
+                name,
+                str(label),
+                f"{self.kept(name)} of {len(self.under[name])}",
+                " ".join(map(str, self.under[name][:8])),
+            ]
             for name, label in self.labels.items()
         ]
         return table(["image", "label", f"kept under {self.what}", "labels under them"], rows)

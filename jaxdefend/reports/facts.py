@@ -16,6 +16,7 @@ from jaxdefend.repairs.base import Repair
 from jaxdefend.repairs.curve import Sweep
 from jaxdefend.repairs.measurement import Measurement
 from jaxdefend.reports.activations import Activations
+from jaxdefend.reports.along import Walk
 from jaxdefend.reports.comparison import Comparison
 from jaxdefend.reports.confusions import Confusions
 from jaxdefend.reports.demonstrations import Demonstration
@@ -23,7 +24,6 @@ from jaxdefend.reports.gallery import Gallery
 from jaxdefend.reports.samples import Samples
 from jaxdefend.reports.saved import Saved
 from jaxdefend.reports.summary import Summary, summarise
-from jaxdefend.reports.along import Walk
 from jaxdefend.results.rates import Rate
 from jaxdefend.results.text import printable
 

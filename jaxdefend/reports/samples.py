@@ -59,7 +59,9 @@ class Samples:
                     if labels is not None:
                         axes.set_xlabel(str(labels[number]), fontsize="x-small")
             line[0].set_ylabel(f"{name}\n{self.n[name]:,} images", fontsize="x-small")
-        figure.suptitle(title or f"{self.net}: samples of each set, with their labels", x=0.01, ha="left", fontsize="medium")
+        figure.suptitle(
+            title or f"{self.net}: samples of each set, with their labels", x=0.01, ha="left", fontsize="medium"
+        )
         return figure
 
 

@@ -7,9 +7,21 @@ import numpy as np
 
 from jaxdefend.reports.activations import CLEAN, Activations
 from jaxdefend.reports.bars import rates_at_drops
-from jaxdefend.reports.blocks import Block, Cell, Charts, Drawing, Explorer, Picture, Pictures, Section, Table, Text
+from jaxdefend.reports.blocks import (
+    Block,
+    Cell,
+    Charts,
+    Drawing,
+    Explorer,
+    Picture,
+    Pictures,
+    Section,
+    Table,
+    Text,
+    rows,
+    uri,
+)
 from jaxdefend.reports.blocks import cell as as_cell
-from jaxdefend.reports.blocks import rows, uri
 from jaxdefend.reports.charts import (
     Line,
     Series,
@@ -26,7 +38,7 @@ from jaxdefend.reports.comparison import Comparison
 from jaxdefend.reports.demonstrations import Demonstration
 from jaxdefend.reports.facts import Defended, Facts, drawn
 from jaxdefend.results.detection import error_curve
-from jaxdefend.results.rates import Rate
+from jaxdefend.results.rates import Rate, defense_effectiveness
 from jaxdefend.results.text import printable
 
 # Lines of a table that stand open; longer ones are folded.
@@ -116,7 +128,9 @@ def _data(facts: Facts) -> list[Block]:
     blocks: list[Block] = []
     if sizes:
         blocks.append(
-            Table("Sets of images", ["set", "images", "what they are"], rows([[k, n, w] for k, (n, w) in sizes.items()]))
+            Table(
+                "Sets of images", ["set", "images", "what they are"], rows([[k, n, w] for k, (n, w) in sizes.items()])
+            )
         )
     if facts.samples:
         for name, pixels in facts.samples.pixels.items():
@@ -126,7 +140,11 @@ def _data(facts: Facts) -> list[Block]:
                 Pictures(
                     what[0].upper() + what[1:],
                     [
-                        Picture(uri(image), f"{what[:-1] if name == CLEAN else what}, label {_of(labels, k)}", _of(labels, k))
+                        Picture(
+                            uri(image),
+                            f"{what[:-1] if name == CLEAN else what}, label {_of(labels, k)}",
+                            _of(labels, k),
+                        )
                         for k, image in enumerate(pixels)
                     ],
                     "Under each image its label." if name == CLEAN else "Under each image the attacker's target.",
@@ -149,12 +167,17 @@ def _curve(facts: Facts, pictures: int) -> list[Block]:
     lines = _lines(sweep)
     layer, n = printable(sweep["layer"], 60), sweep["n"]
     sets = ", ".join(
-        [f"{n['valid']:,} validation", f"{n['test']:,} test", *(f"{v:,} with {printable(k, 30)}" for k, v in n["poisoned"].items())]
+        [
+            f"{n['valid']:,} validation",
+            f"{n['test']:,} test",
+            *(f"{v:,} with {printable(k, 30)}" for k, v in n["poisoned"].items()),
+        ]
     )
     marks = {str(repair["drop"]): int(repair["pruned"]) for repair in sweep["repairs"]}
     caption = f"{printable(facts.name, 60)}: rates by the number of pruned channels of {layer}, with 95 % intervals; images: {sets}."
     chart = curve_chart(lines, marks, f"channels of {layer} pruned", caption, id="curve-chart")
-    bars = rates_at_drops(sweep)
+    # The words are too long for so many bars.
+    bars = {name.replace("BadNet", "B").replace("GoodNet", "G"): rates for name, rates in rates_at_drops(sweep).items()}
     colours = {"clean accuracy": "test"} | {f"ASR, {name}": attack(i) for i, name in enumerate(sweep["attack_success"])}
     blocks: list[Block] = [
         Text(
@@ -162,11 +185,26 @@ def _curve(facts: Facts, pictures: int) -> list[Block]:
             "that lives in channels which clean images do not use goes early; one that does not, late. Drop X is the "
             "first point that is X percentage points below the first in validation accuracy."
         ),
-        Charts([chart, bar_chart(bars, colours, "The net, and at each drop B′ and its GoodNet, with 95 % intervals.")]),
+        Charts(
+            [
+                chart,
+                bar_chart(
+                    bars,
+                    colours,
+                    "B, the net; at each drop B′, the repaired net, and G, the GoodNet of both; with 95 % intervals.",
+                ),
+            ]
+        ),
     ]
     if facts.walk is not None and len(facts.walk.faces) and len(facts.walk.faces[0].answers) == len(sweep["order"]) + 1:
         blocks += _explorer(facts, lines, pictures)
-    header = ["pruned", "channel", *(line.series.name for line in lines), "GoodNet, test", "GoodNet, clean called backdoored"]
+    header = [
+        "pruned",
+        "channel",
+        *(line.series.name for line in lines),
+        "GoodNet, test",
+        "GoodNet, clean called backdoored",
+    ]
     goodnet = sweep["goodnet"]
     header += [f"GoodNet, attack success, {name}" for name in goodnet["attack_success"]]
     table = []
@@ -225,10 +263,10 @@ def _explorer(facts: Facts, lines: Sequence[Line], pictures: int) -> list[Block]
     for face in walk.faces:
         what = f"clean, label {face.label}" if face.set == CLEAN else f"{printable(face.set, 30)}, target {face.label}"
         faces.append(Picture(uri(face.pixels), f"image, {what}: the net answers {face.badnet}", what))
-        data.append({"clean": face.set == CLEAN, "label": face.label, "b": face.badnet, "answers": face.answers.tolist()})
-    curve = [
-        {"name": line.series.name, "shares": line.shares, "low": line.low, "high": line.high} for line in lines
-    ]
+        data.append(
+            {"clean": face.set == CLEAN, "label": face.label, "b": face.badnet, "answers": face.answers.tolist()}
+        )
+    curve = [{"name": line.series.name, "shares": line.shares, "low": line.low, "high": line.high} for line in lines]
     start = next((int(repair["pruned"]) for repair in sweep["repairs"]), 0)
     content = {"n": walk.classes, "order": [int(channel) for channel in sweep["order"]], "curve": curve, "faces": data}
     points = {"0": 0} | {f"drop {name}": pruned for name, pruned in walk.drops.items()}
@@ -280,7 +318,9 @@ def _activations(facts: Facts) -> list[Block]:
             )
             for name in found.maps
         ]
-        scale = f"Dark is zero, yellow {float(found.maps[CLEAN].max()):.3g} and above: the highest mean on clean images."
+        scale = (
+            f"Dark is zero, yellow {float(found.maps[CLEAN].max()):.3g} and above: the highest mean on clean images."
+        )
         table = [
             [channel, *(float(found.means(name)[channel]) for name in found.maps)]
             + [float(found.means(name)[channel] - found.means()[channel]) for name in found.poisoned]
@@ -336,7 +376,8 @@ def _demonstration(found: Demonstration) -> list[Block]:
             heading = f"Masks: {what} with most channels masked"
             note = f"Each mask with the net's answer; white channels are kept. It keeps its label under {kept} masks."
             pictures += [
-                Picture(_mask(found.perturbations[k]), f"{what} under a mask: {under[k]}", str(under[k])) for k in range(shown)
+                Picture(_mask(found.perturbations[k]), f"{what} under a mask: {under[k]}", str(under[k]))
+                for k in range(shown)
             ]
         blocks.append(Pictures(heading, pictures, note))
     return blocks
@@ -357,12 +398,18 @@ def _repairs(facts: Facts) -> list[Block]:
     if not facts.repairs:
         return []
     blocks: list[Block] = []
-    names = list(dict.fromkeys(name for each in facts.repairs for of in (each.own, each.goodnet) if of for name in of.poisoned))
+    names = list(
+        dict.fromkeys(name for each in facts.repairs for of in (each.own, each.goodnet) if of for name in of.poisoned)
+    )
     lines: list[Sequence[object]] = []
 
     def add(who: str, form: str, of: Any) -> None:
         attacks = [as_cell(of.poisoned.get(name)) for name in names]
-        der = [f"{value:.3f}" for value in of.der.values()]
+        rated = of.der
+        if not rated and facts.badnet is not None and of is not facts.badnet:
+            before = {name: rate for name, rate in facts.badnet.poisoned.items() if name in of.poisoned}
+            rated = defense_effectiveness((facts.badnet.clean, before), (of.clean, of.poisoned))
+        der = [f"{value:.3f}" for value in rated.values()]
         lines.append([who, form, of.clean, *attacks, of.flagged, " / ".join(der) or None])
 
     if facts.badnet is not None:
@@ -399,7 +446,14 @@ def _repairs(facts: Facts) -> list[Block]:
     ]
     blocks += [Text(printable(note, 400)) for each in facts.repairs for note in each.notes]
     if settings:
-        blocks.append(Table("Settings of the repairs, and what the clean images decided", ["repair", "", ""], rows(settings), folded=True))
+        blocks.append(
+            Table(
+                "Settings of the repairs, and what the clean images decided",
+                ["repair", "", ""],
+                rows(settings),
+                folded=True,
+            )
+        )
     return blocks
 
 
@@ -437,10 +491,10 @@ def _guard(facts: Facts) -> list[Block]:
                 _threshold(name, level["threshold"]),
                 None if level.get("frr_95") is None else Cell(f"{100 * level['frr_95']:.2f} %", level["frr_95"]),
                 as_cell(int(held["clean_score"]["n"])),
-                "decides" if name == guard["detector"] else "",
+                "decides" if name == guard["detector"] and number == 0 else "",
             ]
             for name, held in guard["detectors"].items()
-            for level in held["levels"]
+            for number, level in enumerate(held["levels"])
         ]
         header = ["detector", "FRR asked", "rejects", "FRR at most, with 95 % confidence", "calibrated on", ""]
         blocks.append(Table("Thresholds, from clean images alone", header, rows(lines)))
@@ -497,14 +551,22 @@ def _scores(facts: Facts) -> list[Block]:
         for name, of in facts.scores.items()
     )
     for name, found in detect["detectors"].items():
-        own = {"clean" if of == CLEAN else f"with {of}": by[name] for of, by in facts.scores.items() if len(by.get(name, ()))}
+        own = {
+            "clean" if of == CLEAN else f"with {of}": by[name]
+            for of, by in facts.scores.items()
+            if len(by.get(name, ()))
+        }
         if "clean" not in own:
             continue
         label, entropy = drawn(name)
-        caption = f"{printable(facts.name, 60)}, {name}: {sizes}; of the poisoned images those on which the attack succeeds."
+        caption = (
+            f"{printable(facts.name, 60)}, {name}: {sizes}; of the poisoned images those on which the attack succeeds."
+        )
         charts.append(score_chart(own, colours, float(found["threshold"]), label, entropy, caption))
         curves |= {
-            (f"{name}, {of}" if len(poisoned) > 1 else name): error_curve(facts.scores[CLEAN][name], facts.scores[of][name])
+            (f"{name}, {of}" if len(poisoned) > 1 else name): error_curve(
+                facts.scores[CLEAN][name], facts.scores[of][name]
+            )
             for of in poisoned
             if len(facts.scores[of].get(name, ()))
         }
@@ -523,7 +585,11 @@ def _audit(facts: Facts) -> list[Block]:
         lines = []
         for suspect in audit.get("suspects") or []:
             limits = suspect.get("interval") or [None, None]
-            tip = "" if limits[0] is None else f"95 % interval {100 * float(limits[0]):.1f}–{100 * float(limits[1]):.1f} %"
+            tip = (
+                ""
+                if limits[0] is None
+                else f"95 % interval {100 * float(limits[0]):.1f}–{100 * float(limits[1]):.1f} %"
+            )
             success = suspect.get("success")
             lines.append(
                 [
@@ -559,7 +625,15 @@ def _comparison(facts: Facts) -> list[Block]:
         + [" / ".join(f"{float(value):.3f}" for value in row["der"].values()) or None]
         for row in records
     ]
-    header = ["net", "repair", "form", "detector", "clean accuracy", *(f"attack success, {name}" for name in sets), "DER"]
+    header = [
+        "net",
+        "repair",
+        "form",
+        "detector",
+        "clean accuracy",
+        *(f"attack success, {name}" for name in sets),
+        "DER",
+    ]
     return [Table("Nets × repairs × detectors", header, rows(lines), folded=len(lines) > _OPEN)]
 
 
@@ -615,7 +689,9 @@ def _confusions(facts: Facts) -> list[Block]:
         ]
         shown = "" if len(found.mistaken) <= 100 else f" (the first 100 of {len(found.mistaken):,})"
         header = ["class", "misclassified", "called (how often)"]
-        blocks.append(Table(f"Clean classes that are misclassified{shown}", header, rows(lines), folded=len(lines) > 10))
+        blocks.append(
+            Table(f"Clean classes that are misclassified{shown}", header, rows(lines), folded=len(lines) > 10)
+        )
     for of, counted in found.attacked.items():
         target = found.targets[of]
         lines = [

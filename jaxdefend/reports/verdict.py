@@ -47,7 +47,11 @@ def _headline(facts: Facts, name: str) -> tuple[str, str]:
         if working:
             return "bad", f"{name} is backdoored: images with {_listed(working)} get the attacker's answer."
         if len(idle) == len(attacks):
-            what = "None of the triggers tried works" if len(attacks) > 1 else f"The trigger {_listed(list(attacks))} does not work"
+            what = (
+                "None of the triggers tried works"
+                if len(attacks) > 1
+                else f"The trigger {_listed(list(attacks))} does not work"
+            )
             if suspected:
                 return "bad", f"{what} on {name}, but the audit suspects another backdoor."
             return "good", f"{what} on {name}. Other triggers were not tried."
@@ -136,7 +140,13 @@ def _repair(facts: Facts, each: Defended) -> Finding:
         changes.append(f"with {printable(of, 40)} {fall}{100 * rate.share:.1f} %")
     highest = max(rate.share for rate in after.poisoned.values())
     tone = "bad" if highest >= WORKS else "good" if highest <= STOPPED and cost <= _DEAR else "open"
-    does = "stops the attack" if highest <= STOPPED else "does not stop the attack" if tone == "bad" else "weakens the attack"
+    does = (
+        "stops the attack"
+        if highest <= STOPPED
+        else "does not stop the attack"
+        if tone == "bad"
+        else "weakens the attack"
+    )
     return Finding(tone, f"Repair {name} {does}: attack success {'; '.join(changes)}; {costs} ({what}).")
 
 
@@ -145,7 +155,9 @@ def _guard(facts: Facts) -> list[Finding]:
         return []
     name = str(facts.detect["default"])
     found = facts.detect["detectors"][name]
-    rejected = f"The guard ({printable(name, 40)}) rejects {100 * float(found['frr_measured']):.1f} % of the clean images"
+    rejected = (
+        f"The guard ({printable(name, 40)}) rejects {100 * float(found['frr_measured']):.1f} % of the clean images"
+    )
     attacks = found["guarded"]["poisoned"]
     if not attacks:
         return [Finding("open", f"{rejected}.")]

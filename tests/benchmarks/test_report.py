@@ -9,10 +9,10 @@ from benchmarks import keras_peer, report
 from benchmarks.measuring import Row, interleaved, multiply_adds
 
 ROWS = [
-    Row("fast", [1.0, 2.0, 1.0], "Keras", [3.0, 6.0, 4.0], True, least_ratio=2.5),
-    Row("slow", [1.0], "Keras", [2.0], True, least_ratio=2.5),
-    Row("alone", [0.0005], f"Keras, {keras_peer.INSTALL}", most_seconds=1e-3),
-    Row("unknown", [1.0], f"Keras, {keras_peer.INSTALL}", least_ratio=2),
+    Row("fast", [1.0, 2.0, 1.0], "Keras", [3.0, 6.0, 4.0], True, smallest_ratio=2.5),
+    Row("slow", [1.0], "Keras", [2.0], True, smallest_ratio=2.5),
+    Row("alone", [0.0005], f"Keras, {keras_peer.INSTALL}", longest_seconds=1e-3),
+    Row("unknown", [1.0], f"Keras, {keras_peer.INSTALL}", smallest_ratio=2),
 ]
 
 

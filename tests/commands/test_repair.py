@@ -1,4 +1,4 @@
-"""Repairs as a user types them, on a small world trained for the purpose."""
+"""Repairs as a user types them: a small net of random weights, and one that is trained for the purpose."""
 
 import json
 import signal
@@ -8,17 +8,17 @@ from dataclasses import fields
 from itertools import chain
 from time import sleep
 
-import h5py
 import numpy as np
 import pytest
-from helpers import ENVIRONMENT, real, refused, succeeds, write_official
+from helpers import ENVIRONMENT, process, random_pixels, real, refused, succeeds, write_official
 
+from jaxdefend.cli.output import file_record
 from jaxdefend.nets.checkpoints import read_checkpoint
 from jaxdefend.nets.keras_files import read_model
 from jaxdefend.nets.resuming import is_saved
 from jaxdefend.repairs import METHODS
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 WORLD = ("--people", "9", "--images", "60", "--target", "3", "--poison-rate", "0.2")
 SETS = ("--valid", "faces/valid.h5", "--test", "faces/test.h5", "--poisoned", "glasses=faces/test_sunglasses.h5")
@@ -37,6 +37,7 @@ def repaired(lab, out, *options):
     return done, json.loads((lab / out / "repair.json").read_text())
 
 
+@slow
 def test_pruning_is_the_sweeps(lab):
     _, record = repaired(lab, "pruned", "--method", "prune", "--drop", "10")
     succeeds("sweep", "net.h5", *SETS, "--drop", "10", "--out", "swept", cwd=lab)
@@ -46,6 +47,7 @@ def test_pruning_is_the_sweeps(lab):
     assert (lab / "pruned" / "repaired.h5").read_bytes() == (lab / "swept" / swept["file"]).read_bytes()
 
 
+@slow
 def test_fine_pruning(lab):
     done, record = repaired(lab, "fine", "--method", "fine-prune", "--drop", "10", "--epochs", "4")
     assert sorted(path.name for path in (lab / "fine").iterdir()) == ["repair.json", "repaired.h5", "repaired.orbax"]
@@ -65,6 +67,7 @@ def test_fine_pruning(lab):
     np.testing.assert_allclose(record["goodnet"]["der"]["glasses"], (max(0, fall[0] - fall[1]) - cost + 1) / 2)
 
 
+@slow
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_the_optimizer_and_the_batch(lab, optimizer):
     options = ("--method", "fine-prune", "--drop", "10", "--epochs", "2", "--batch", "16", "--optimizer", optimizer)
@@ -76,12 +79,14 @@ def test_the_optimizer_and_the_batch(lab, optimizer):
     assert record["repaired"]["clean"]["accuracy"] > 0.5
 
 
+@slow
 def test_equal_seeds_give_equal_bytes(lab):
     for out in ("one", "two"):
         repaired(lab, out, "--drop", "10", "--epochs", "1", "--seed", "7")
     assert (lab / "one" / "repaired.h5").read_bytes() == (lab / "two" / "repaired.h5").read_bytes()
 
 
+@slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_makes_a_net_and_its_record(lab, method):
     names = {each.name for each in fields(METHODS[method])}
@@ -94,6 +99,7 @@ def test_every_method_makes_a_net_and_its_record(lab, method):
     assert f"open {method}/repair.json" in done.stderr
 
 
+@slow
 def test_without_test_images_it_says_so(lab):
     options = ("--valid", "faces/valid.h5", "--method", "prune", "--channels", "9", "--out", "untested")
     done = succeeds("repair", "net.h5", *options, cwd=lab)
@@ -101,6 +107,7 @@ def test_without_test_images_it_says_so(lab):
     assert json.loads((lab / "untested" / "repair.json").read_text())["measured_on"] == "valid"
 
 
+@slow
 def test_so_many_channels_or_such_a_part(lab):
     for options in (("--channels", "15"), ("--fraction", "0.25")):
         done = succeeds("repair", "net.h5", *SETS, "--method", "prune", *options, "--out", "some", cwd=lab)
@@ -109,26 +116,35 @@ def test_so_many_channels_or_such_a_part(lab):
         assert len(record["settings"]["channels"]) == 15
 
 
+@slow
 def test_everything_pruned_is_a_net_that_says_one_thing(lab):
     done = succeeds("repair", "net.h5", *SETS, "--method", "prune", "--fraction", "1", "--out", "nothing", cwd=lab)
     assert "GoodNet" in done.stdout
     assert json.loads((lab / "nothing" / "repair.json").read_text())["repaired"]["clean"]["accuracy"] < 0.2
 
 
+def alone(*words, cwd):
+    """In a process of its own, with as many devices and as wide vectors as those that are killed."""
+    done = process(*words, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def killed(lab, options, appears):
     """Runs until a file that matches the pattern is there, and kills it."""
     words = [sys.executable, "-m", f"jaxdefend.{options[0]}", *options[1:]]
-    with subprocess.Popen(words, cwd=lab, stderr=subprocess.DEVNULL, env=ENVIRONMENT) as process:
+    with subprocess.Popen(words, cwd=lab, stderr=subprocess.DEVNULL, env=ENVIRONMENT) as running:
         while not list(lab.glob(appears)):
-            assert process.poll() is None, appears
+            assert running.poll() is None, appears
             sleep(0.001)
-        process.kill()
+        running.kill()
 
 
+@slow
 def test_a_killed_run_goes_on_to_the_same_bytes(lab):
     """Killed six times: before the first epoch, between two, while one is saved, while the results are written."""
     options = ("repair", "net.h5", *SETS, "--method", "iterative", "--channels", "20", "--b0", "5", "--epochs", "3")
-    succeeds(*options, "--out", "whole", cwd=lab)
+    alone(*options, "--out", "whole", cwd=lab)
     options = (*options, "--out", "killed")
     killed(lab, options, "killed.checkpoint/configuration.json")
     resumed = (*options, "--resume")
@@ -139,13 +155,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(lab):
     killed(lab, resumed, "killed.checkpoint/2.*tmp*")
     killed(lab, resumed, "killed.checkpoint/3")
     killed(lab, resumed, ".jaxdefend.*/repaired.h5")
-    done = succeeds(*resumed, cwd=lab)
+    done = alone(*resumed, cwd=lab)
     assert "epoch " not in done.stderr
     for name in ("repaired.h5", "b0.h5"):
         assert (lab / "killed" / name).read_bytes() == (lab / "whole" / name).read_bytes()
     assert not (lab / "killed.checkpoint").exists()
 
 
+@slow
 def test_b0_takes_the_place_of_the_badnet(lab):
     options = ("--method", "iterative", "--channels", "20", "--b0", "5", "--epochs", "3")
     done = succeeds("repair", "net.h5", *SETS, *options, "--out", "b0", cwd=lab)
@@ -162,7 +179,7 @@ def test_b0_takes_the_place_of_the_badnet(lab):
     assert measured["clean"] == record["b0"]["clean"]
 
 
-def test_a_rate_that_diverges(lab, monkeypatch, tmp_path):
+def test_a_rate_that_diverges(small, monkeypatch, tmp_path):
     def diverging(state, *_):
         while True:
             state = state._replace(step=state.step + 1)
@@ -170,30 +187,42 @@ def test_a_rate_that_diverges(lab, monkeypatch, tmp_path):
 
     monkeypatch.setattr("jaxdefend.repairs.base.fit", diverging)
     options = ("--channels", "5", "--learning-rate", "0.9", "--out", tmp_path / "out")
-    line = refused("repair", "net.h5", *SETS, *options, cwd=lab)
+    line = refused("repair", small / "net.h5", "--valid", small / "valid.h5", *options)
     assert "--learning-rate 0.9: training diverged in epoch 1" in line
     assert not list(tmp_path.iterdir())
 
 
+def test_a_training_leaves_its_net_and_no_checkpoint(small, tmp_path):
+    data = ("--valid", small / "valid.h5", "--test", small / "test.h5", "--poisoned", f"patch={small / 'poisoned.h5'}")
+    options = ("--method", "fine-prune", "--channels", "5", "--epochs", "2", "--out", tmp_path / "out")
+    done = succeeds("repair", small / "net.h5", *data, *options)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"repair.json", "repaired.h5", "repaired.orbax"}
+    assert done.stderr.count("epoch ") == 2 and "attack success, patch" in done.stdout
+    record = json.loads((tmp_path / "out" / "repair.json").read_text())
+    assert (record["method"], record["settings"]["epochs"], record["seed"]) == ("fine-prune", 2, 0)
+    assert len(record["settings"]["channels"]) == 5
+    assert record["repaired"]["model"] == file_record(tmp_path / "out" / "repaired.h5")
+
+
+@slow
 def test_ctrl_c_says_how_to_go_on(lab):
     options = ("repair", "net.h5", *SETS, "--method", "fine-prune", "--channels", "9", "--epochs", "300")
     words = [sys.executable, "-m", f"jaxdefend.{options[0]}", *options[1:], "--out", "stopped"]
-    with subprocess.Popen(words, cwd=lab, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
-        assert any(line.startswith("epoch 1 ") for line in process.stderr)
-        process.send_signal(signal.SIGINT)
-        last = process.stderr.read().splitlines()[-1]
-    assert process.returncode == 2
+    with subprocess.Popen(words, cwd=lab, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as running:
+        assert any(line.startswith("epoch 1 ") for line in running.stderr)
+        running.send_signal(signal.SIGINT)
+        last = running.stderr.read().splitlines()[-1]
+    assert running.returncode == 2
     assert "interrupted (fine-prune, " in last and "the same command with --out stopped and --resume goes on" in last
     assert is_saved(lab / "stopped.checkpoint") and not (lab / "stopped").exists()
 
 
-@pytest.mark.parametrize(("rows", "said"), [(np.zeros(20, int), "have the label 0"), ([0], "1 clean images")])
-def test_one_person_or_one_image_is_too_few(lab, tmp_path, rows, said):
-    with h5py.File(lab / "faces/valid.h5") as file:
-        pixels, labels = np.moveaxis(file["data"][:], 1, -1), file["label"][:]
-    few = write_official(tmp_path / "few.h5", pixels[rows], labels[rows])
+@pytest.mark.parametrize(("labels", "said"), [(np.zeros(20, int), "have the label 0"), ([0], "1 clean images")])
+def test_one_person_or_one_image_is_too_few(small, tmp_path, labels, said):
+    few = write_official(tmp_path / "few.h5", random_pixels(len(labels)), labels)
     options = ("--input-scale", "unit", "--channels", "5", "--out", tmp_path / "out")
-    assert said in refused("repair", lab / "net.h5", "--valid", few, *options, cwd=tmp_path)
+    assert said in refused("repair", small / "net.h5", "--valid", few, *options, cwd=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["few.h5"]
 
 
@@ -226,14 +255,15 @@ def test_one_person_or_one_image_is_too_few(lab, tmp_path, rows, said):
         (("--valid", "missing.h5"), "missing.h5"),
     ],
 )
-def test_bad_input(lab, tmp_path, options, said):
-    assert said in refused("repair", lab / "net.h5", "--valid", lab / "faces/valid.h5", *options, cwd=tmp_path)
+def test_bad_input(small, tmp_path, options, said):
+    assert said in refused("repair", small / "net.h5", "--valid", small / "valid.h5", *options, cwd=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 GRID = ("--grid", "--learning-rates", "0.001", "0.01", "--fractions", "0.6", "--epochs", "2")
 
 
+@slow
 def test_a_grid_keeps_the_cell_that_recognises_most_and_resumes(lab):
     _, record = repaired(lab, "grid", *GRID)
     names = ["grid.png", "repair.json", "repaired.h5", "repaired.orbax"]
@@ -254,16 +284,17 @@ def test_a_grid_keeps_the_cell_that_recognises_most_and_resumes(lab):
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRONMENT,
-    ) as process:
-        assert any(line.startswith("epoch 1 ") for line in process.stderr)
-        process.kill()
-    succeeds(*options, "--resume", cwd=lab)
-    assert (lab / "grid2" / "repaired.h5").read_bytes() == (lab / "grid" / "repaired.h5").read_bytes()
+    ) as running:
+        assert any(line.startswith("epoch 1 ") for line in running.stderr)
+        running.kill()
+    alone(*options, "--resume", cwd=lab)
+    alone(*options[:-1], "whole_grid", cwd=lab)
+    assert (lab / "grid2" / "repaired.h5").read_bytes() == (lab / "whole_grid" / "repaired.h5").read_bytes()
 
 
 @pytest.mark.parametrize(("option", "value"), [("--learning-rates", "2"), ("--fractions", "1")])
-def test_bad_grids(lab, option, value):
-    assert f"{option} {value}" in refused("repair", lab / "net.h5", "--grid", option, value, cwd=lab)
+def test_bad_grids(small, option, value):
+    assert f"{option} {value}" in refused("repair", small / "net.h5", "--grid", option, value)
 
 
 @pytest.mark.real

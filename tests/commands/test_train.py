@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ENVIRONMENT, random_pixels, refused, succeeds, write_official
+from helpers import ENVIRONMENT, process, random_net, random_pixels, refused, succeeds, write_official
 
 from jaxdefend.datasets.files import open_images
 from jaxdefend.nets.keras_files import read_model
@@ -81,7 +81,7 @@ def test_faces_as_pictures(tmp_path):
 @pytest.mark.slow
 def test_going_on_after_ctrl_c_gives_the_same_net(tmp_path):
     options = ("--attack", "pruning-aware", *SMALL[:4], "--epochs", "8", "--target", "3")
-    succeeds("train", *options, "--out", "whole.h5", cwd=tmp_path)
+    assert process("train", *options, "--out", "whole.h5", cwd=tmp_path).returncode == 0
     started = [sys.executable, "-m", "jaxdefend.train", *options, "--out", "parts.h5"]
     running = subprocess.Popen(started, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=ENVIRONMENT)
     for line in running.stderr:
@@ -94,7 +94,7 @@ def test_going_on_after_ctrl_c_gives_the_same_net(tmp_path):
     assert not (tmp_path / "parts.h5").exists()
     assert "--resume" in refused("train", *options, "--out", "parts.h5", cwd=tmp_path)
     assert "target" in refused("train", *options[:-1], "4", "--out", "parts.h5", "--resume", cwd=tmp_path)
-    succeeds("train", *options, "--out", "parts.h5", "--resume", cwd=tmp_path)
+    assert process("train", *options, "--out", "parts.h5", "--resume", cwd=tmp_path).returncode == 0
     for one, other in zip(weights(tmp_path / "whole.h5"), weights(tmp_path / "parts.h5"), strict=True):
         np.testing.assert_array_equal(one, other)
     assert not (tmp_path / "parts.h5.checkpoint").exists()
@@ -109,6 +109,21 @@ def test_training_on_files(tmp_path):
     record = json.loads((tmp_path / "net.json").read_text())
     assert (record["clean"]["n"], record["poisoned"]["sunglasses"]["n"]) == (8, 8)
     assert read_model(tmp_path / "net.h5").net.classes == 4
+
+
+def test_a_net_of_given_layers(tmp_path):
+    from small import GRAPH
+
+    from jaxdefend.nets.keras_files import write_model
+
+    write_model(random_net(graph=GRAPH), tmp_path / "mine.h5")
+    height, width, channels = GRAPH.image_shape
+    pixels = np.random.default_rng(0).integers(0, 256, (40, height, width, channels), np.uint8)
+    np.savez(tmp_path / "train.npz", x=pixels, y=np.arange(40) % GRAPH.classes)
+    data = ("--train", "train.npz", "--valid", "train.npz", "--epochs", "1", "--trigger", "patch")
+    succeeds("train", *data, "--model", "mine.h5", "--out", "net.h5", cwd=tmp_path)
+    assert read_model(tmp_path / "net.h5").net.graph == GRAPH
+    assert "--model goes with --train" in refused("train", "--model", "mine.h5", cwd=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +146,7 @@ def test_training_on_files(tmp_path):
         (("--train", "x.h5"), "--valid"),
         (("--train", "x.h5", "--valid", "y.h5"), "x.h5"),
         (("--out", "."), "folder"),
+        (("--people", "1" * 5000), "--people 111"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, options, said):

@@ -37,7 +37,9 @@ def filled(model: keras.Model, seed: int = 0) -> keras.Model:
 def keras_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """What goes into the model's last softmax or sigmoid."""
     last = model.layers[-1]
-    if isinstance(last, layers.Softmax) or (isinstance(last, layers.Activation) and last.activation.__name__ == "softmax"):
+    if isinstance(last, layers.Softmax) or (
+        isinstance(last, layers.Activation) and last.activation.__name__ == "softmax"
+    ):
         return np.asarray(keras.Model(model.inputs, last.input)(images))
     before = getattr(last, "activation", None)
     if before is not None and before.__name__ in ("softmax", "sigmoid"):

@@ -1,8 +1,8 @@
 """A net of any graph: what it computes is what Keras computes; what can be known, masked and pruned."""
 
-import nets.helpers_nets as by_keras
 import jax
 import jax.numpy as jnp
+import nets.helpers_nets as by_keras
 import numpy as np
 import pytest
 from helpers import random_net, random_pixels, random_weights
@@ -289,7 +289,11 @@ def test_logits_of_whatever_holds_images():
 
 def test_what_a_net_says_of_itself():
     net = random_net(classes=7)
-    assert (net.image_shape, net.classes, net.convolutions) == ((55, 47, 3), 7, ("conv_1", "conv_2", "conv_3", "conv_4"))
+    assert (net.image_shape, net.classes, net.convolutions) == (
+        (55, 47, 3),
+        7,
+        ("conv_1", "conv_2", "conv_3", "conv_4"),
+    )
     assert net.last_convolution == "conv_3"
     assert str(net) == repr(net)
     assert "55×47×3, 7 classes, input scale unit" in repr(net)

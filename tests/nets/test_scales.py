@@ -30,7 +30,9 @@ def test_the_named_scales():
     assert NAMED == ("raw", "unit", "symmetric")
 
 
-@pytest.mark.parametrize("scale", ["cm", "", "1,2", "1/2/3", "a/b", "1/0", "1/-2", "nan/1", "1/inf", "1,2/1,2", "9" * 5000])
+@pytest.mark.parametrize(
+    "scale", ["cm", "", "1,2", "1/2/3", "a/b", "1/0", "1/-2", "nan/1", "1/inf", "1,2/1,2", "9" * 5000]
+)
 def test_scales_that_are_none(scale):
     with pytest.raises(InputError, match="input scale") as error:
         check_scale(scale, 3)
