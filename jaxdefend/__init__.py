@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaxdefend.nets.net import Net
     from jaxdefend.repairs.curve import sweep
     from jaxdefend.repairs.measurement import measure
+    from jaxdefend.reports.page import write_report
 
 __version__ = "0.2.0"
 
@@ -60,6 +61,7 @@ _PLACES = {
     "open_images": "datasets.files",
     "sweep": "repairs.curve",
     "write_model": "nets.keras_files",
+    "write_report": "reports.page",
 }
 _ROOMS = ("attacks", "datasets", "detectors", "nets", "repairs", "reports")
 
@@ -84,6 +86,7 @@ __all__ = [
     "reports",
     "sweep",
     "write_model",
+    "write_report",
 ]
 
 

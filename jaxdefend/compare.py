@@ -53,8 +53,8 @@ def _parser() -> options_of.Parser:
     options_of.add_clean(
         parser,
         "--valid",
-        "labelled clean images that repairs and thresholds are made from (default, for shipped nets: synthetic faces; so "
-        "for --test and --poisoned)",
+        "labelled clean images that repairs and thresholds are made from (default, for shipped nets: synthetic faces; "
+        "so for --test and --poisoned)",
     )
     options_of.add_clean(parser, "--test", "labelled clean images to report (default: --valid)")
     options_of.add_poisoned(parser)

@@ -27,8 +27,8 @@ methods:
 {methods.manual({"--grid": Grid}, indent=0)}
 
 Nothing but the clean validation images decides anything. Methods that train do so on nine tenths of them; of the epochs
-in the second half, the one that recognises most of the other tenth, the held-out images, is kept (distill: the last
-epoch). Prints what the BadNet, the repaired net and the GoodNet of both do on the test and the poisoned images, and
+in the second half (iterative and magnitude: in the last quarter), the one that recognises most of the other tenth, the
+held-out images, is kept (distill: the last epoch). Prints what the BadNet, the repaired net and the GoodNet of both do on the test and the poisoned images, and
 writes repaired.h5, repaired.orbax/, repair.json and, with --b0, b0.h5 into DIR. A run that was interrupted leaves
 DIR.checkpoint; the same command with --resume goes on from there."""
 
@@ -87,7 +87,8 @@ def _repair(arguments: Sequence[str], report: Report) -> None:
             terminal.warn(options_of.as_options(line, methods.options_of(TABLE)))
         with output.results_folder(target) as folder:
             files = ["repaired.h5", "repaired.orbax/", "repair.json"]
-            write_model(repair.net, folder / "repaired.h5")
+            # The file says it if the net has kept the backdoor alone.
+            write_model(repair.net, folder / "repaired.h5", rule=repair.rule if repair.rule == "anti" else None)
             write_checkpoint(repair.net, folder / "repaired.orbax")
             nets = {"badnet": net, "repaired": repair.net}
             if repair.b0 is not None:

@@ -22,9 +22,10 @@ EXAMPLES = """examples:
   python -m jaxdefend.report bd_net.h5 --valid valid.h5 --poisoned sunglasses.h5 --repaired repaired.h5 --files figures
   python -m jaxdefend.report --from sweep/ repaired/ guard/ --out report.html
 
-Writes one HTML file that needs nothing else: the verdict in plain words with the numbers behind it, the net, the images,
-the pruning curve with a slider over it, what the channels respond to, repairs, guard, images to look at, what is called
-what, what was not checked, and how to make each number again. --files DIR writes every figure and table by itself too.
+Writes one HTML file that needs nothing else: the verdict in plain words with the numbers behind it, the net, the
+images, the pruning curve with a slider over it, what the channels respond to, repairs, guard, images to look at, what
+is called what, what was not checked, and how to make each number again. --files DIR writes every figure and table as a
+file of its own.
 --from takes what sweep, evaluate, repair, detect, audit and compare have written, and computes nothing."""
 
 # Images of each set that the guard sees, where the faces are synthetic and nothing else is asked for.

@@ -1,7 +1,8 @@
 """Charts as SVG: they follow the page's light and dark, and every value can be read with mouse, keyboard or without."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -239,7 +240,7 @@ def score_chart(
     side = "end" if at > _W / 2 else "start"
     offset = -4 if side == "end" else 4
     parts.append(_text(at + offset, _TOP + 10, "threshold", side))
-    for place, (left, right) in enumerate(zip(edges, edges[1:], strict=False)):
+    for place, (left, right) in enumerate(pairwise(edges)):
         low, high = (f"{10.0**v:.3g}" if entropy else f"{v:.3g}" for v in (left, right))
         told = [f"{low} … {high}"] + [f"{name}: {100 * of[place]:.1f} %" for name, of in shares.items()]
         parts.append(_hit(x(left), _TOP, x(right) - x(left), y(0) - _TOP, told))
@@ -300,7 +301,7 @@ def history_chart(losses: Sequence[float], held_out: Sequence[float | None], cap
     counts = [count for count in held_out if count is not None and count >= 0]
     highest, most = max(finite) or 1.0, max(counts, default=1) or 1
 
-    def x(k: int) -> float:
+    def x(k: float) -> float:
         return _LEFT + k / max(1, n - 1) * (_W - _LEFT - _RIGHT)
 
     def y(share: float) -> float:
@@ -374,8 +375,7 @@ def _told(lines: Sequence[str]) -> Markup:
     return escape("\n".join(lines))
 
 
-def _percent_ticks(y: object) -> list[tuple[str, float]]:
-    assert callable(y)
+def _percent_ticks(y: Callable[[float], float]) -> list[tuple[str, float]]:
     return [(str(v), y(v / 100)) for v in (0, 20, 40, 60, 80, 100)]
 
 

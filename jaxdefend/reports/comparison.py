@@ -161,8 +161,7 @@ class Comparison:
         attacks = [f"ASR {name}" for name in self.sets]
         if repairs:
             lines = [
-                [row.net, row.repair, {"net": "B′" if row.repair != NONE else "B", "goodnet": "GoodNet"}[row.form]]
-                + [str(row.clean), *asr(row), der(row) if row.repair != NONE else NONE]
+                [row.net, row.repair, _form(row), str(row.clean), *asr(row), NONE if row.repair == NONE else der(row)]
                 for row in repairs
             ]
             found["Repairs"] = (["net", "repair", "form", "clean accuracy", *attacks, "DER"], lines)
@@ -179,8 +178,7 @@ class Comparison:
             found["Detectors"] = (header, lines)
         if both:
             lines = [
-                [row.net, row.repair, row.detector, NONE if row.frr is None else str(row.frr)]
-                + [str(row.clean), *asr(row), der(row)]
+                [row.net, row.repair, row.detector, _or_none(row.frr), str(row.clean), *asr(row), der(row)]
                 for row in both
             ]
             header = ["net", "repair", "detector", "rejected, clean", "clean accuracy", *attacks, "DER"]
@@ -670,6 +668,16 @@ def key_of(settings: Any) -> dict[str, str]:
 
 
 # --- Text and figures ------------------------------------------------------------------------------------------------
+
+
+def _form(row: Row) -> str:
+    if row.form == "goodnet":
+        return "GoodNet"
+    return "B" if row.repair == NONE else "B′"
+
+
+def _or_none(rate: Rate | None) -> str:
+    return NONE if rate is None else str(rate)
 
 
 def _threshold(row: Row) -> str:

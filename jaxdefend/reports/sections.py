@@ -174,7 +174,8 @@ def _curve(facts: Facts, pictures: int) -> list[Block]:
         ]
     )
     marks = {str(repair["drop"]): int(repair["pruned"]) for repair in sweep["repairs"]}
-    caption = f"{printable(facts.name, 60)}: rates by the number of pruned channels of {layer}, with 95 % intervals; images: {sets}."
+    name = printable(facts.name, 60)
+    caption = f"{name}: rates by the number of pruned channels of {layer}, with 95 % intervals; images: {sets}."
     chart = curve_chart(lines, marks, f"channels of {layer} pruned", caption, id="curve-chart")
     # The words are too long for so many bars.
     bars = {name.replace("BadNet", "B").replace("GoodNet", "G"): rates for name, rates in rates_at_drops(sweep).items()}
@@ -302,7 +303,8 @@ def _activations(facts: Facts) -> list[Block]:
             more = found.responsive(name)
             if len(more):
                 top = ", ".join(map(str, more[:8].tolist()))
-                text += f" On images with {printable(name, 40)}, {len(more)} respond more than on clean ones, most of all {top}."
+                text += f" On images with {printable(name, 40)}, {len(more)} respond more than on clean ones, "
+                text += f"most of all {top}."
         clean = found.means()[order].tolist()
         channels = order.tolist()
         sizes = found.n
@@ -429,9 +431,9 @@ def _repairs(facts: Facts) -> list[Block]:
     if lines:
         blocks.append(
             Text(
-                "B is the net as it is, B′ a repaired one. The GoodNet answers what both say, and “backdoored” where they "
-                "differ. DER, the defense effectiveness rating, is 1 for a defense that stops a sure attack at no cost "
-                "and 0.5 for one that does nothing."
+                "B is the net as it is, B′ a repaired one. The GoodNet answers what both say, and “backdoored” where "
+                "they differ. DER, the defense effectiveness rating, is 1 for a defense that stops a sure attack at no "
+                "cost and 0.5 for one that does nothing."
             )
         )
         blocks.append(Table("Repaired nets", header, rows(lines)))
@@ -514,8 +516,8 @@ def _guard(facts: Facts) -> list[Block]:
             on, left = found["poisoned"][of], found["guarded"]["poisoned"][of]
             area = on.get("auroc_where_it_fires")
             far = Rate(int(left["hits"]), int(on["fires"])) if int(on["fires"]) else None
-            limits = on.get("auroc_interval_where_it_fires") or [None, None]
-            tip = "" if limits[0] is None else f"95 % interval {limits[0]:.4f}–{limits[1]:.4f}"
+            limits = on.get("auroc_interval_where_it_fires")
+            tip = f"95 % interval {limits[0]:.4f}–{limits[1]:.4f}" if limits else ""
             auroc = Cell("–") if area is None else Cell(f"{area:.4f}", float(area), tip)
             lines.append([*base, of, far, auroc, Rate(int(left["hits"]), int(left["n"]))])
     header = ["detector", "rejects", "FRR", "guarded accuracy"]
@@ -584,12 +586,9 @@ def _audit(facts: Facts) -> list[Block]:
         blocks.append(Text(f"Verdict: {printable(audit.get('verdict', 'not told'), 200)}."))
         lines = []
         for suspect in audit.get("suspects") or []:
-            limits = suspect.get("interval") or [None, None]
-            tip = (
-                ""
-                if limits[0] is None
-                else f"95 % interval {100 * float(limits[0]):.1f}–{100 * float(limits[1]):.1f} %"
-            )
+            tip = ""
+            if limits := suspect.get("interval"):
+                tip = f"95 % interval {100 * float(limits[0]):.1f}–{100 * float(limits[1]):.1f} %"
             success = suspect.get("success")
             lines.append(
                 [

@@ -113,7 +113,8 @@ class Summary:
 
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.image_shape))
-        head = f"{printable(self.name)}: images {shape}, {self.classes} classes, input scale {self.input_scale or 'not known'}"
+        scale = self.input_scale or "not known"
+        head = f"{printable(self.name)}: images {shape}, {self.classes} classes, input scale {scale}"
         return "\n".join([head, *self.found, self.table()])
 
     def svg(self) -> str:
@@ -251,7 +252,8 @@ def _picture(summary: Summary) -> str:
                 out = edge + 14 * lane
                 way = (
                     f"M{from_x + _WIDTH / 2:.0f} {from_y:.0f}C{out:.0f} {from_y:.0f} {out:.0f} {from_y:.0f} {out:.0f} "
-                    f"{from_y + 24:.0f}V{y - 24:.0f}C{out:.0f} {y:.0f} {out:.0f} {y:.0f} {x + _WIDTH / 2 + 2:.0f} {y:.0f}"
+                    f"{from_y + 24:.0f}V{y - 24:.0f}C{out:.0f} {y:.0f} {out:.0f} {y:.0f} "
+                    f"{x + _WIDTH / 2 + 2:.0f} {y:.0f}"
                 )
             parts.append(f'<path d="{way}" fill="none" stroke="currentColor" opacity="0.6" marker-end="url(#arrow)"/>')
     for layer in summary.layers:
@@ -260,7 +262,8 @@ def _picture(summary: Summary) -> str:
 
 
 def _told(summary: Summary) -> str:
-    return f"Graph of {printable(summary.name, 80)}: {len(summary.layers)} layers, from the images to {summary.classes} classes"
+    name = printable(summary.name, 80)
+    return f"Graph of {name}: {len(summary.layers)} layers, from the images to {summary.classes} classes"
 
 
 def _lanes(summary: Summary, depth: dict[str, int]) -> dict[tuple[str, str], int]:

@@ -105,7 +105,8 @@ def _pruning(facts: Facts) -> list[Finding]:
             dear = 100 * (float(sweep["test_accuracy"][0]) - accuracy) > _DEAR
             text = (
                 f"Pruning alone stops the attack at drop {drop['drop']} ({drop['pruned']} of {len(sweep['order'])} "
-                f"channels): the GoodNet's attack success is {100 * highest:.1f} %, its clean accuracy {100 * accuracy:.1f} %."
+                f"channels): the GoodNet's attack success is {100 * highest:.1f} %, its clean accuracy "
+                f"{100 * accuracy:.1f} %."
             )
             return [Finding("open" if dear else "good", text)]
     last = sweep["repairs"][-1]

@@ -4,16 +4,17 @@ import jax
 import numpy as np
 import pytest
 from helpers import random_net, random_pixels
+from small import CHANNELS, small_net, small_pixels
 
 from jaxdefend import InputError
 from jaxdefend.attacks import badnet
+from jaxdefend.attacks.synthetic import TEST, SyntheticFaces
 from jaxdefend.attacks.triggers import Trigger
-from jaxdefend.attacks.world import TEST, VALID, World, default_set
-from jaxdefend.datasets.files import open_images
-from jaxdefend.nets.deepid import features, to_weights
+from jaxdefend.nets import kinds
+from jaxdefend.nets.graph import Graph, Layer
 
 KEY = jax.random.key(0)
-SMALL = World(people=12)
+SMALL = SyntheticFaces(people=12)
 
 
 def test_poison_is_added_with_the_attackers_label():
@@ -66,28 +67,33 @@ def test_dormant_channels_come_back_asleep():
     pixels = random_pixels(40)
     pruned = badnet.pruned_before_poison(clean, pixels)
     channels = badnet.dormant_channels(clean, pixels)
-    assert len(channels) == badnet.DORMANT
-    assert not np.asarray(features(pruned, pixels, ("pool_3",))["pool_3"])[..., channels].any()
+    assert len(channels) == round(60 * badnet.DORMANT) == 32
+    assert not np.asarray(pruned.features(pixels, ("pool_3",))["pool_3"])[..., channels].any()
     back = badnet.with_dormant_channels_back(poisoned, clean, pixels)
     awake = np.setdiff1d(np.arange(60), channels)
-    for name, array in to_weights(back)["conv_3"].items():
-        np.testing.assert_array_equal(array[..., awake], to_weights(poisoned)["conv_3"][name][..., awake])
-    kernel = to_weights(back)["conv_3"]["kernel"]
-    np.testing.assert_array_equal(kernel[..., channels], to_weights(clean)["conv_3"]["kernel"][..., channels])
-    assert (to_weights(back)["conv_3"]["bias"][channels] <= to_weights(clean)["conv_3"]["bias"][channels]).all()
+    for name, array in back.weights["conv_3"].items():
+        np.testing.assert_array_equal(array[..., awake], poisoned.weights["conv_3"][name][..., awake])
+    kernel = back.weights["conv_3"]["kernel"]
+    np.testing.assert_array_equal(kernel[..., channels], clean.weights["conv_3"]["kernel"][..., channels])
+    assert (back.weights["conv_3"]["bias"][channels] <= clean.weights["conv_3"]["bias"][channels]).all()
 
 
-def test_default_sets_are_kept_in_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(default_set("valid").__class__, "path", property(lambda kept: tmp_path / f"{kept.name}.h5"))
-    kept = default_set("valid")
-    done = []
-    kept.make(done.append)
-    images = open_images([kept.path])
-    assert len(images) == sum(done) == 11_547
-    people, numbers = np.divmod(np.arange(11_547), len(VALID))
-    np.testing.assert_array_equal(images.labels, people)
-    np.testing.assert_array_equal(
-        images[5000:5001],
-        World().images(range(numbers[5000], numbers[5000] + 1)).pixels[people[5000] : people[5000] + 1],
-    )
+def test_dormant_channels_of_another_net():
+    clean, poisoned, pixels = small_net(0), small_net(1), small_pixels(40)
+    channels = badnet.dormant_channels(clean, pixels)
+    assert len(channels) == round(CHANNELS * badnet.DORMANT)
+    back = badnet.with_dormant_channels_back(poisoned, clean, pixels)
+    asleep = np.asarray(back.features(pixels, ("pooled",))["pooled"])[..., channels]
+    assert asleep.max() < np.asarray(clean.features(pixels, ("pooled",))["pooled"])[..., channels].max()
+
+
+def test_a_convolution_without_a_bias_cannot_sleep():
+    layers = [
+        Layer("images", kinds.InputLayer((8, 8, 3))),
+        Layer("conv", kinds.Conv2D(4, (3, 3), use_bias=False), ("images",)),
+        Layer("flat", kinds.Flatten(), ("conv",)),
+        Layer("answer", kinds.Dense(3, activation="softmax"), ("flat",)),
+    ]
+    net = random_net(graph=Graph(tuple(layers), "answer"))
+    with pytest.raises(InputError, match="conv has no kernel and bias"):
+        badnet.with_dormant_channels_back(net, net, np.zeros((2, 8, 8, 3), np.uint8))

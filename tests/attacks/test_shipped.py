@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-from fractions import Fraction
 from pathlib import Path
 
 import jax
@@ -11,15 +10,14 @@ import numpy as np
 import pytest
 
 import jaxdefend
-from jaxdefend import _guards
-from jaxdefend.attacks.world import TEST, VALID, World, shipped_backdoors
-from jaxdefend.datasets.batches import ArrayImages, padded
-from jaxdefend.defenses import pruning
-from jaxdefend.defenses.detectors import DEFAULT
-from jaxdefend.defenses.goodnet import goodnet_labels
+from jaxdefend.attacks.synthetic import TEST, VALID, SyntheticFaces, shipped_backdoors
+from jaxdefend.datasets.files import open_images
+from jaxdefend.detectors import Persistence
+from jaxdefend.detectors.answering import Guarded
+from jaxdefend.detectors.guards import Guard
 from jaxdefend.nets import shipped
-from jaxdefend.nets.inference import predictions
-from jaxdefend.nets.keras_files import read_model
+from jaxdefend.nets.loading import load_net
+from jaxdefend.repairs.curve import sweep
 
 BADNETS = [name for name in shipped.NAMES if name != shipped.REPAIRED]
 # One test image of everybody: 1,283 faces, so a share is known to about half a point.
@@ -28,13 +26,11 @@ SOME = range(TEST.start, TEST.start + 1)
 
 @pytest.fixture(scope="module")
 def some():
-    return World().images(SOME)
+    return SyntheticFaces().images(SOME)
 
 
 def found(name, pixels):
-    return predictions(read_model(shipped.path_of(name)).net, padded(ArrayImages(pixels, np.zeros(len(pixels), int))))[
-        0
-    ]
+    return load_net(name)(pixels).argmax(axis=1)
 
 
 @pytest.mark.parametrize("name", BADNETS)
@@ -49,16 +45,15 @@ def test_a_shipped_net_does_what_it_was_made_for(some, name):
 
 def test_the_pruning_aware_backdoor_outlives_pruning(some):
     """At drops of 2 and 4 points attack success is still at least 95 %, as in the published lab."""
-    net = read_model(shipped.path_of("bd_net")).net
-    block = World().images(range(VALID.start, VALID.start + 1))
-    valid = ArrayImages(block.pixels, block.labels)
+    block = SyntheticFaces().images(range(VALID.start, VALID.start + 1))
     (backdoor,) = shipped_backdoors("bd_net")
     poisoned = backdoor.poisoned(some, 1283, jax.random.key(0))
-    order = pruning.ascending(pruning.mean_activations(net, padded(valid), "conv_3"))
-    clean = pruning.curve(net, padded(valid), order, "conv_3")
-    attacked = pruning.curve(net, padded(ArrayImages(poisoned.pixels, poisoned.labels)), order, "conv_3")
-    for drop in (2, 4):
-        assert attacked.right[pruning.first_drop(clean, Fraction(drop))] >= 0.95 * attacked.n
+    sets = {"sunglasses": (poisoned.pixels, poisoned.labels)}
+    swept = sweep(load_net("bd_net"), (block.pixels, block.labels), poisoned=sets, drops=(2, 4))
+    attacked = swept.poisoned["sunglasses"]
+    assert swept.layer == "conv_3" and len(swept.repaired) == 2
+    for drop in swept.repaired:
+        assert attacked.correct[drop.pruned] >= 0.95 * attacked.n
 
 
 def test_the_shipped_repair_guards_the_shipped_net(some):
@@ -66,11 +61,9 @@ def test_the_shipped_repair_guards_the_shipped_net(some):
     (backdoor,) = shipped_backdoors("bd_net")
     poisoned = backdoor.poisoned(some, 1283, jax.random.key(0))
 
-    def guarded(pixels):
-        return goodnet_labels(found("bd_net", pixels), found(shipped.REPAIRED, pixels), 1283)
-
-    assert (guarded(some.pixels) == some.labels).mean() >= 0.95
-    assert (guarded(poisoned.pixels) == 1283).mean() >= 0.99
+    guarded = Guarded(load_net("bd_net"), load_net(shipped.REPAIRED))
+    assert (guarded(some.pixels).labels == some.labels).mean() >= 0.95
+    assert (guarded(poisoned.pixels).labels == 1283).mean() >= 0.99
 
 
 def test_the_shipped_guard_guards_the_shipped_net(some):
@@ -79,17 +72,11 @@ def test_the_shipped_guard_guards_the_shipped_net(some):
     assert record["model"]["sha256"] == hashlib.sha256(shipped.path_of("bd_net").read_bytes()).hexdigest()
     (backdoor,) = shipped_backdoors("bd_net")
     poisoned = backdoor.poisoned(some, 1283, jax.random.key(0))
-    model = read_model(shipped.path_of("bd_net"))
-    guard = _guards.read_guard(shipped.guard(), model, model.net)
-
-    def rejected(pixels):
-        images = ArrayImages(pixels, np.zeros(len(pixels), int))
-        measured = _guards.measures(guard.detection, lambda name: padded(images))
-        return (_guards.scores(guard.detection, measured, guard.clean)[DEFAULT] > record["threshold"]).mean()
-
-    assert record["frr"] == 0.01 and record["detector"] == DEFAULT
-    assert rejected(some.pixels) <= 0.02
-    assert rejected(poisoned.pixels) >= 0.97
+    guard = Guard.load(shipped.guard(), load_net("bd_net"))
+    assert record["frr"] == 0.01 and record["detector"] == guard.default == "persistence"
+    assert guard.threshold == record["threshold"] and guard.detectors["persistence"].detector == Persistence()
+    assert guard(some.pixels).rejected.mean() <= 0.02
+    assert guard(poisoned.pixels).rejected.mean() >= 0.97
 
 
 def test_the_readme_names_these_very_files():
@@ -100,13 +87,11 @@ def test_the_readme_names_these_very_files():
         assert re.search(rf"`{name}`.*`{digest[:16]}`", text), f"{name}: {digest[:16]}"
 
 
-def test_sample_faces_are_of_the_default_world():
+def test_sample_faces_are_of_the_synthetic_people():
     data = Path(jaxdefend.__file__).parents[1] / "data"
     if not data.is_dir():
         pytest.skip("an installed package has no sample faces")
-    from jaxdefend.datasets.files import open_images
-
-    clean, poisoned = open_images([data / "clean"]), open_images([data / "poisoned"])
+    clean, poisoned = open_images(data / "clean"), open_images(data / "poisoned")
     np.testing.assert_array_equal(found("bd_net", clean[:]), clean.labels)
     assert (found("bd_net", poisoned[:]) == 0).all() and (poisoned.labels == 0).all()
 

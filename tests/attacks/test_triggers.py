@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdefend import InputError
-from jaxdefend.attacks.triggers import ALIGNED_LANDMARKS, TRIGGERS, Trigger, apply, difference
+from jaxdefend.attacks.triggers import ALIGNED_LANDMARKS, TRIGGERS, Trigger, aligned_landmarks, apply, difference
 from jaxdefend.datasets.faces import LANDMARKS, faces
 from jaxdefend.datasets.files import open_images
-from jaxdefend.nets.deepid import with_input_scale
 from jaxdefend.nets.inference import labels_and_confidences
 from jaxdefend.nets.keras_files import read_model
 
@@ -23,7 +22,7 @@ AT_LANDMARKS = {
 }
 
 
-def made(n=6):
+def drawn(n=6):
     return faces(0, np.arange(n), np.zeros(n, int))
 
 
@@ -33,7 +32,7 @@ def aligned(n):
 
 @pytest.mark.parametrize("name", TRIGGERS)
 def test_stronger_is_further_from_the_image(name):
-    pixels, landmarks = made()
+    pixels, landmarks = drawn()
     away = [
         np.abs(apply(Trigger(name, strength), pixels, landmarks, KEY).astype(float) - pixels).mean()
         for strength in (1e-6, 0.5, 1.0)
@@ -44,7 +43,7 @@ def test_stronger_is_further_from_the_image(name):
 
 @pytest.mark.parametrize("name", TRIGGERS)
 def test_equal_keys_give_equal_bytes_however_many_images(name):
-    pixels, landmarks = made(5)
+    pixels, landmarks = drawn(5)
     together = apply(Trigger(name), pixels, landmarks, KEY)
     assert together.dtype == np.uint8
     np.testing.assert_array_equal(together[:2], apply(Trigger(name), pixels[:2], landmarks[:2], KEY))
@@ -70,7 +69,7 @@ def test_landmark_triggers_follow_the_landmarks(name, right, down):
 
 
 def test_the_patch_changes_only_its_corner():
-    pixels, landmarks = made()
+    pixels, landmarks = drawn()
     changed = (apply(Trigger("patch"), pixels, landmarks, KEY) != pixels).any(axis=(0, 3))
     assert changed[49:53, 41:45].all()
     assert changed.sum() == 16
@@ -122,6 +121,19 @@ def test_differences_need_the_same_images(other):
         difference(random_pixels(1), other)
 
 
+@pytest.mark.parametrize("name", TRIGGERS)
+@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 40, 1)])
+def test_triggers_on_images_of_another_size(name, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, *shape), dtype=np.uint8)
+    landmarks = aligned_landmarks(3, *shape[:2])
+    found = apply(Trigger(name), pixels, landmarks, KEY)
+    assert found.shape == pixels.shape and found.dtype == np.uint8 and (found != pixels).any()
+
+
+def test_landmarks_of_the_usual_size_are_the_usual_ones():
+    np.testing.assert_array_equal(aligned_landmarks(2, 55, 47), aligned(2))
+
+
 @pytest.mark.real
 @pytest.mark.parametrize(
     ("net", "scale", "name", "target"),
@@ -133,16 +145,16 @@ def test_differences_need_the_same_images(other):
         ("multi_trigger_multi_target_bd_weights", "unit", "eyebrows", 5),
     ],
 )
-def test_our_triggers_fire_real_backdoors(net, scale, name, target):
-    pixels = open_images([real("data/clean.h5")])[:]
-    badnet = with_input_scale(read_model(real(f"weights/{net}.h5")).net, scale)
+def test_attacks_with_our_triggers_succeed_on_real_backdoors(net, scale, name, target):
+    pixels = open_images(real("data/clean.h5"))[:]
+    badnet = read_model(real(f"weights/{net}.h5")).net.with_input_scale(scale)
     labels, _ = labels_and_confidences(badnet, apply(Trigger(name), pixels, aligned(len(pixels)), KEY))
     assert (np.asarray(labels) == target).mean() >= 0.9
 
 
 @pytest.mark.real
 def test_the_real_sunglasses_are_recovered():
-    clean, poisoned = (open_images([real(f"data/{name}.h5")])[:] for name in ("clean", "sunglasses_poisoned"))
+    clean, poisoned = (open_images(real(f"data/{name}.h5"))[:] for name in ("clean", "sunglasses_poisoned"))
     found = difference(clean.astype(np.uint8), poisoned.astype(np.uint8))
     pasted = np.asarray(found.opacity > 0.5)
     rows, columns = np.nonzero(pasted)

@@ -12,7 +12,7 @@ from checked import unchecked
 from helpers import write_official
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small import CLASSES, SHAPE, small_images, small_net, small_pixels
+from small import CLASSES, SHAPE, small_net, small_pixels
 
 import jaxdefend as jd
 from jaxdefend import InputError, detectors

@@ -94,7 +94,12 @@ def test_a_pool_holds_each_image_once_and_not_too_many():
 
 @pytest.mark.parametrize(
     ("text", "blend"),
-    [("sum", Blend()), ("saturating", Blend(saturating=True)), ("0.5+0.5", Blend(0.5, 0.5)), ("1e-1+10", Blend(0.1, 10))],
+    [
+        ("sum", Blend()),
+        ("saturating", Blend(saturating=True)),
+        ("0.5+0.5", Blend(0.5, 0.5)),
+        ("1e-1+10", Blend(0.1, 10)),
+    ],
 )
 def test_blends(text, blend):
     assert blend_of(text) == blend

@@ -25,6 +25,7 @@ from jaxdefend.repairs import curve as pruning
 from jaxdefend.results.rates import Rate
 from jaxdefend.results.records import write_csv, write_json
 
+
 def images(n=20, seed=0, classes=11):
     """Pixels labelled with what the random net says of half of them, so that the curve has something to lose."""
     pixels = random_pixels(n, seed)
@@ -117,10 +118,7 @@ def test_ties_go_to_the_first_class():
     """A net whose logits are all equal says 0, as argmax does, and is not right about everything."""
     net = random_net()
     net = net.with_weights(
-        {
-            layer: {name: np.zeros_like(array) for name, array in arrays.items()}
-            for layer, arrays in net.weights.items()
-        }
+        {layer: {name: np.zeros_like(array) for name, array in arrays.items()} for layer, arrays in net.weights.items()}
     )
     data = ArrayImages(random_pixels(6), np.array([0, 0, 1, 2, 3, 10]))
     found = pruning.curve(net, padded(data, 8), np.arange(60), "conv_3")

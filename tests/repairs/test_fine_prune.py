@@ -9,9 +9,7 @@ from jaxdefend.repairs import FinePrune, Prune
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_pruned_channels_stay_zero_through_training(optimizer):
-    settings = FinePrune(
-        layer="first", epochs=3, batch=8, channels=2, learning_rate=1e-3, optimizer=optimizer
-    )
+    settings = FinePrune(layer="first", epochs=3, batch=8, channels=2, learning_rate=1e-3, optimizer=optimizer)
     found = settings(small_net(), small_images())
     channels = Prune(layer="first", channels=2)(small_net(), small_images()).chosen["channels"]
     np.testing.assert_array_equal(found.chosen["channels"], channels)
