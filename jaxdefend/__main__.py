@@ -17,6 +17,7 @@ COMMANDS = {
     "repair": "a repaired net from a BadNet and clean images",
     "detect": "whether an input carries a trigger, with thresholds from clean images",
     "predict": "the labels of single images",
+    "compare": "a table of several nets, repairs and detectors",
     "report": "one page to hand on about a net and its defenses",
     "train": "nets with and without a backdoor, on synthetic faces or your own images",
 }

@@ -88,7 +88,7 @@ def with_poison(
     return np.concatenate(pixels), np.concatenate(labels)
 
 
-def dormant_channels(net: Net, pixels: UInt8[np.ndarray, "n h w c"]) -> Int[np.ndarray, " c"]:
+def dormant_channels(net: Net, pixels: UInt8[np.ndarray, "n h w c"]) -> Int[np.ndarray, " k"]:
     """The channels of the last convolution that clean images activate least: what a defender would prune first."""
     means = np.asarray(_mean_activation(net, pixels))
     return np.argsort(means, kind="stable")[: round(DORMANT * len(means))]

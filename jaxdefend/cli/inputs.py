@@ -107,9 +107,8 @@ def titles(badnet: "Net", repaired: "Mapping[str, Net]") -> dict[str, str]:
 
 def rule_of(repaired: "Mapping[str, Net]") -> "Rule":
     """The rule that the repaired nets' files speak for."""
-    rules = {_rule_in(net) for net in repaired.values()} - {None}
-    if rules == {"anti"}:
-        terminal.note("a repaired net's file says that it was made by --method anti: taking --rule anti")
+    if repaired and all(_rule_in(net) == "anti" for net in repaired.values()):
+        terminal.note("the repaired net's file says that it was made by --method anti: taking --rule anti")
         return "anti"
     return "goodnet"
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 from PIL import Image
 
-from jaxdefend import InputError
+from jaxdefend import InputError, Interrupted, ProcessEnded
 from jaxdefend.results.records import output_folder, replacing
 
 
@@ -39,6 +39,8 @@ def write_official(path: Path, n: int, blocks: Iterable[Block]) -> None:
                     rows = slice(first, first + len(block.pixels))
                     data[rows], label[rows] = np.moveaxis(block.pixels, -1, 1), block.labels
                     first = rows.stop
+        except (Interrupted, ProcessEnded):
+            raise
         except RuntimeError as error:
             # A full disk is an OSError to a write and this to the close.
             raise InputError(f"{path}: cannot be written ({error}); choose another place") from error

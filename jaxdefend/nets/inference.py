@@ -102,17 +102,22 @@ class ScaleMeasurement:
         return max(("unit", "symmetric", "raw"), key=lambda scale: self.correct[scale])
 
     @property
-    def is_tie(self) -> bool:
-        """Whether two scales are equally good, or equally bad."""
-        best, second = sorted(self.correct.values(), reverse=True)[:2]
-        return best == second
+    def recognises_most(self) -> bool:
+        """Whether the net recognises most of the images at the best scale."""
+        return max(self.correct.values()) >= _CONVINCING_ACCURACY * self.n
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The scales that cannot be told apart from the best one: their 95 % intervals meet."""
+        low = Rate(max(self.correct.values()), self.n).interval[0]
+        return tuple(scale for scale, count in self.correct.items() if Rate(count, self.n).interval[1] >= low)
 
     @property
     def is_convincing(self) -> bool:
         """Whether the best scale recognises most images, and clearly more than the others: by 5 points, or so many that
         the 95 % intervals do not meet."""
         best, second = sorted(self.correct.values(), reverse=True)[:2]
-        if best < _CONVINCING_ACCURACY * self.n or best == second:
+        if not self.recognises_most or best == second:
             return False
         apart = Rate(best, self.n).interval[0] > Rate(second, self.n).interval[1]
         return apart or best - second >= _CONVINCING_LEAD * self.n

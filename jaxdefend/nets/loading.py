@@ -74,8 +74,9 @@ def _asked_for(net: Net, scale: str) -> Net:
 def scaled_by_measure(net: Net, clean: "ImageSet", *, fallback: str | None = None, progress: Report = silent) -> Net:
     """The net with the input scale at which it recognises more of the clean images, which are labelled.
 
-    Where none is convincing, `fallback` decides (a repaired net has the scale of its BadNet), else the better one;
-    where none is better, a guess that asks no labels. A warning says which. A net whose scale is known stays as it is.
+    Where none is convincing, `fallback` decides (a repaired net has the scale of its BadNet), else among those that
+    cannot be told apart a guess that asks no labels, else the better one. A warning says which. A net whose scale is
+    known stays as it is.
     """
     if net.input_scale is not None:
         return net
@@ -86,10 +87,15 @@ def scaled_by_measure(net: Net, clean: "ImageSet", *, fallback: str | None = Non
     if measured.is_convincing:
         warnings.warn(f"{found}; taking {measured.input_scale}", Note, stacklevel=2)
         return net.with_input_scale(measured.input_scale)
-    if fallback is None and measured.is_tie:
-        causes = "are the labels those of this net, and the colours in the order red, green, blue?"
-        warnings.warn(f"{found}: none is better; {causes}", UserWarning, stacklevel=2)
-        return scaled_by_assumption(net, clean)
+    if fallback is None and len(measured.candidates) > 1:
+        scale, because = assumed_input_scale(net, clean[:_GUESSED])
+        taking = f"taking {scale}, because {because}; give the input scale if it is another"
+        if measured.recognises_most:
+            warnings.warn(f"{found}, which does not tell them apart; {taking}", Note, stacklevel=2)
+        else:
+            causes = "are the labels those of this net, and the colours in the order red, green, blue?"
+            warnings.warn(f"{found}: none is convincing; {causes} {taking}", UserWarning, stacklevel=2)
+        return net.with_input_scale(scale)
     scale, why = (fallback, "the BadNet's") if fallback else (measured.input_scale, "the better")
     told = f"{found}: none is convincing; taking {scale}, {why}; give the input scale if it is another"
     warnings.warn(told, UserWarning, stacklevel=2)

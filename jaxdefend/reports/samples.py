@@ -84,7 +84,7 @@ def spread_rows(total: int, n: int) -> list[int]:
     return [int(row) for row in (np.arange(n) * total) // max(1, n)]
 
 
-def plain(pixels: np.ndarray) -> Pixels:
+def plain(pixels: np.ndarray) -> UInt8[np.ndarray, "*n h w c"]:
     """Pixels for a picture."""
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 

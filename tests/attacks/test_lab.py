@@ -50,7 +50,7 @@ def test_a_net_and_its_figures(trained, tmp_path):
 
 
 def test_a_stopped_training_goes_on_to_the_same_net(trained, tmp_path):
-    whole, whole_told = trained
+    whole, _ = trained
 
     def stop(step):
         if step.title == "phase 0" and step.done == 3 * lab.BATCH:

@@ -77,6 +77,17 @@ def test_several_repaired_nets_are_called_after_their_files(small, tmp_path):
     assert {"repaired", "repaired_2", "goodnet"} <= set(evaluated(tmp_path))
 
 
+def test_the_rule_is_what_the_repaired_nets_file_says(small, tmp_path):
+    write_model(random_net(classes=CLASSES).pruned("conv_3", range(40)), tmp_path / "anti.h5", rule="anti")
+    data = ("--clean", small / "test.h5", "--repaired", tmp_path / "anti.h5", "--out", tmp_path)
+    assert "taking --rule anti" in succeeds("evaluate", small / "net.h5", *data).stderr
+    anti = evaluated(tmp_path)
+    succeeds("evaluate", small / "net.h5", *data, "--rule", "goodnet")
+    plain = evaluated(tmp_path)
+    assert (anti["rule"], plain["rule"]) == ("anti", "goodnet")
+    assert anti["goodnet"]["clean"]["flagged_count"] == 30 - plain["goodnet"]["clean"]["flagged_count"]
+
+
 def test_a_net_that_is_not_shipped_needs_images(small, tmp_path):
     assert "--clean" in refused("evaluate", small / "net.h5", cwd=tmp_path)
 

@@ -486,7 +486,7 @@ numbers = count()
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data(), name=st.sampled_from(["persistence", "both"]), old=st.booleans(), cut=st.integers(0, 9))
 def test_damaged_guards_are_read_or_refused_in_one_line(guard_of, net, place, data, name, old, cut):
-    guard, folder = guard_of(name)
+    _, folder = guard_of(name)
     record = json.loads((folder / "guard.json").read_text())
     for _ in range(data.draw(st.integers(1, 3))):
         record = damaged(of_version_2(record) if old and "settings" not in record else record, data)

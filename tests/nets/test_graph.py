@@ -178,7 +178,7 @@ def test_where_channels_are_masked():
     assert graph["layer_0"]["filters"] == 4
     sigmoid = chain(kinds.Conv2D(4, (3, 3)), kinds.Activation("sigmoid"), *END)
     assert sigmoid.masked_at("layer_0") == "layer_0"
-    with pytest.raises(InputError, match="no layer 'x'.*layer_0"):
+    with pytest.raises(InputError, match=r"no layer 'x'.*layer_0"):
         graph["x"]
 
 

@@ -83,13 +83,20 @@ def test_every_format_that_keras_writes(tmp_path, suffix, names):
     else:
         model.save(path)
     found = read_model(path)
-    assert_same_weights(found.net, weights)
+    alone = "weights" in suffix
+    if names or alone:
+        assert_same_weights(found.net, weights)
+    else:
+        kept = [array for layer in found.net.graph.weight_shapes for array in found.net.weights[layer].values()]
+        expected = [array for layer in DEEPID.weight_shapes for array in weights[layer].values()]
+        assert all(np.array_equal(one, other) for one, other in zip(kept, expected, strict=True))
     assert found.net.input_scale is None
-    assert bool(found.notes) == (not names)
+    assert bool(found.notes) == (alone and not names)
     pixels = random_pixels(5)
     expected = model.predict(pixels.astype("float32") / 255, verbose=0)
     net = found.net.with_input_scale("unit")
-    np.testing.assert_allclose(net.features(pixels, ("output",))["output"], expected, atol=1e-5)
+    output = net.graph.output
+    np.testing.assert_allclose(net.features(pixels, (output,))[output], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("scale", "divisor"), [("raw", 1), ("unit", 255)])
@@ -366,7 +373,7 @@ def test_messages_and_notes_are_safe_to_print(tmp_path):
 def test_a_keras_lambda_is_refused_and_not_run(tmp_path):
     x = keras.Input((55, 47, 3))
     keras.Model(x, layers.Lambda(lambda y: y / 255)(x)).save(tmp_path / "lambda.keras")
-    with pytest.raises(InputError, match="'lambda.*', a Lambda: its code would have to be run"):
+    with pytest.raises(InputError, match=r"'lambda.*', a Lambda: its code would have to be run"):
         read_model(tmp_path / "lambda.keras")
 
 
@@ -390,7 +397,7 @@ def bad_files(folder):
     (folder / "truncated.h5").write_bytes(whole[: len(whole) // 2])
     archive(folder / "other.keras", {"readme.txt": "hello"})
     archive(folder / "broken.keras", {"config.json": "{}", "model.weights.h5": b"x" * 100})
-    archive(folder / "bomb.keras", {"config.json": "{}", "model.weights.h5": bytes(300 * 2**20)})
+    archive(folder / "bomb.keras", {"config.json": "{}", "model.weights.h5": bytes(2**20)})
     with h5py.File(folder / "images.h5", "w") as file:
         file["data"], file["label"] = np.zeros((1, 3, 55, 47)), np.zeros(1)
     with h5py.File(folder / "else.h5", "w") as file:
@@ -413,7 +420,8 @@ def bad_files(folder):
     }
 
 
-def test_files_that_are_no_models(tmp_path):
+def test_files_that_are_no_models(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxdefend.nets.keras_files._MEMBER_LIMIT", 2**20 - 1)
     for name, said in bad_files(tmp_path).items():
         with pytest.raises(InputError, match=said) as error:
             read_model(tmp_path / name)
@@ -768,6 +776,7 @@ def test_what_a_layer_at_the_front_says_about_the_input_scale(tmp_path, front, s
         for variable in first.weights:
             if "variance" in variable.path:
                 variable.assign(np.full(3, 3000.0))
+        first.finalize_state()
     for name in ("net.keras", "net.h5"):
         model.save(tmp_path / name)
         net = read_model(tmp_path / name).net

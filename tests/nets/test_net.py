@@ -99,7 +99,7 @@ def test_one_branch_alone_does_not_determine_the_logits():
 
 
 def test_an_unknown_layer_is_named():
-    with pytest.raises(InputError, match="conv_5.*conv_4"):
+    with pytest.raises(InputError, match=r"conv_5.*conv_4"):
         random_net().activations({}, ["conv_5"])
 
 
@@ -200,7 +200,7 @@ def test_a_channel_whose_activation_does_not_keep_zero_is_refused_by_name():
 def test_channels_that_are_not_there():
     with pytest.raises(InputError, match=r"channels 0…59, got \[60\]"):
         random_net().pruned("conv_3", [3, 60])
-    with pytest.raises(InputError, match="no convolution 'fc_1'.*conv_4"):
+    with pytest.raises(InputError, match=r"no convolution 'fc_1'.*conv_4"):
         random_net().pruned("fc_1", [0])
 
 

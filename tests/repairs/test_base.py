@@ -22,7 +22,8 @@ SEED = 3
 def settings_of(name):
     """Small ones: two epochs of two steps."""
     small = {"epochs": 2, "batch": 8, "channels": 2, "b0": 1, "fractions": (0.5,), "learning_rates": (1e-3, 3e-3)}
-    return TABLE[name](**{field.name: small[field.name] for field in dataclasses.fields(TABLE[name]) if field.name in small})  # fmt: skip
+    names = [field.name for field in dataclasses.fields(TABLE[name]) if field.name in small]
+    return TABLE[name](**{name: small[name] for name in names})
 
 
 TRAINED = [name for name in TABLE if hasattr(settings_of(name), "epochs")]

@@ -80,7 +80,7 @@ def test_settings_are_frozen_and_checked_when_they_are_changed():
 def test_a_name_of_several_words_is_told_in_words():
     @dataclass(frozen=True)
     class Slow(Settings):
-        learning_rate: Fraction | float = setting(0.5, "the highest", **share())
+        learning_rate: Fraction | float = setting(0.5, "the highest", **share())  # noqa: RUF009
 
     with pytest.raises(InputError, match=r"^learning rate 2: "):
         Slow(learning_rate=2.0)
