@@ -1,4 +1,4 @@
-"""docs/lab.png: six made people in five images each, and what each trigger makes of one of them."""
+"""docs/lab.png: six synthetic people in five images each, and what each trigger makes of one of them."""
 
 from pathlib import Path
 

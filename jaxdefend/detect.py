@@ -40,6 +40,10 @@ explains itself: python -m jaxdefend.detect ACTION --help."""
 _SYNTHETIC_LIMIT = 1000
 
 
+# What evaluate writes, and a later run replaces.
+EVALUATED = ("detect.json", "detect.csv", "histogram.png", "errors.png", "superimposed.png")
+
+
 def _parser() -> options_of.Parser:
     parser = options_of.parser("detect", __doc__, EXAMPLES)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -155,7 +159,7 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Re
     paths = options.clean or [_synthetic(options, net, report).valid]
     clean = inputs.open_set(paths, net, "--clean", labels=options.labels, labelled=net.input_scale is None)
 
-    with output.results_folder(target) as folder:
+    with output.results_folder(target, ("guard.json", "overlays.h5")) as folder:
         net = inputs.scaled(net, clean, report=report)
         name = options.detector or name_of(_default_detector(net, clean, options.seed or 0, report))
         settings = methods.chosen(options, HELD, name)[name]
@@ -208,7 +212,7 @@ def _score(options: argparse.Namespace, arguments: Sequence[str], report: Report
     net = inputs.scaled_without_labels(net, images, fallback=input_scale_of(options.guard) if options.guard else None)
     guard = Guard.load(options.guard, net) if options.guard else None
 
-    with output.results_folder(target) as folder:
+    with output.results_folder(target, ("scores.json", "scores.csv")) as folder:
         columns: dict[str, Any] = {"image": images.names}
         if guard is None:
             name, threshold, seed = "masks", None, options.seed
@@ -261,7 +265,7 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str], report: Rep
         terminal.note("no --valid: the thresholds are fitted on the clean images that they are measured on")
     pool = None if options.guard else _pool(options, net, list(settings.values()))
 
-    with output.results_folder(target) as folder:
+    with output.results_folder(target, EVALUATED) as folder:
         nets = inputs.all_scaled(net, others, clean, report)
         net = nets["badnet"]
         if options.guard:

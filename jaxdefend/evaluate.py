@@ -53,7 +53,7 @@ def _evaluate(arguments: Sequence[str], report: Report) -> None:
     sets = inputs.open_sets(named, options.model, net, report, needs="test")
     clean = sets.measured
 
-    with output.results_folder(target) as folder:
+    with output.results_folder(target, ("evaluate.json",)) as folder:
         nets = inputs.all_scaled(net, others, clean, report)
         rule = options.rule or inputs.rule_of(others)
         measured = measure(nets, clean, sets.poisoned, rule=rule, true_labels=sets.true_labels, progress=report)

@@ -33,6 +33,10 @@ writes repaired.h5, repaired.orbax/, repair.json and, with --b0, b0.h5 into DIR.
 DIR.checkpoint; the same command with --resume goes on from there."""
 
 
+# What a run writes, and a later one replaces.
+OWNED = ("repair.json", "repaired.h5", "repaired.orbax", "b0.h5", "grid.png")
+
+
 def _parser() -> options_of.Parser:
     parser = options_of.parser("repair", __doc__, EXAMPLES)
     options_of.add_model(parser)
@@ -85,7 +89,7 @@ def _repair(arguments: Sequence[str], report: Report) -> None:
             repair: Repair = settings(net, valid, seed=options.seed, progress=stoppable, saved=saved)
         for line in repair.notes:
             terminal.warn(options_of.as_options(line, methods.options_of(TABLE)))
-        with output.results_folder(target) as folder:
+        with output.results_folder(target, OWNED) as folder:
             files = ["repaired.h5", "repaired.orbax/", "repair.json"]
             # The file says it if the net has kept the backdoor alone.
             write_model(repair.net, folder / "repaired.h5", rule=repair.rule if repair.rule == "anti" else None)

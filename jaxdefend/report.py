@@ -162,7 +162,7 @@ def _made(options: Any, report: Report) -> _Made:
     import warnings
 
     from jaxdefend import reports
-    from jaxdefend.detectors import Persistence, evaluate
+    from jaxdefend.detectors import evaluate
     from jaxdefend.detectors.answering import Guarded
     from jaxdefend.nets import shipped
     from jaxdefend.repairs.curve import checked_layer, sweep
@@ -199,7 +199,9 @@ def _made(options: Any, report: Report) -> _Made:
     answers = {name: answering(images, progress=report) for name, images in {"clean": test, **poisoned}.items()}
 
     limit = options.limit or (_SYNTHETIC_LIMIT if sets.are_synthetic else None)
-    guard = _guard(options, net, valid, limit, is_shipped and sets.are_synthetic, Persistence(), report)
+    if options.guard is None and is_shipped and sets.are_synthetic and options.seed == 0:
+        options.guard = shipped.guard()
+    guard = _guard(options, net, valid, limit, report)
     seen = {name: thinned(images, limit) for name, images in poisoned.items()}
     evaluated = evaluate(guard, thinned(test, limit), seen, progress=report)
 
@@ -219,7 +221,7 @@ def _made(options: Any, report: Report) -> _Made:
         reports.collect(net, test, answers, poisoned, evaluation=evaluated, n=max(12, options.pictures)),
         reports.confuse(net.name, {name: of.badnet for name, of in answers.items()}, labels),
     ]
-    return _Made(net, results, sets.are_synthetic, _commands(options, limit, nets))
+    return _Made(net, results, sets.are_synthetic, _commands(options, limit, guard))
 
 
 def _by_file(nets: "Mapping[str, Net]") -> "dict[str, Net]":
@@ -232,22 +234,20 @@ def _by_file(nets: "Mapping[str, Net]") -> "dict[str, Net]":
     )
 
 
-def _guard(
-    options: Any, net: "Net", valid: "ImageSet", limit: int | None, is_shipped: bool, detector: Any, report: Report
-) -> "Guard":
-    """The guard asked for, the shipped one, or one calibrated on the validation images."""
+def _guard(options: Any, net: "Net", valid: "ImageSet", limit: int | None, report: Report) -> "Guard":
+    """The guard asked for, or one calibrated on the validation images."""
+    from jaxdefend.detectors import default_detector
     from jaxdefend.detectors.guards import Guard
-    from jaxdefend.nets import shipped
     from jaxdefend.reports.comparison import thinned
 
     if options.guard is not None:
         return Guard.load(options.guard, net)
-    if is_shipped and options.seed == 0:
-        return Guard.load(shipped.guard(), net)
-    return detector.calibrate(net, thinned(valid, limit), seed=options.seed, progress=report)
+    images = thinned(valid, limit)
+    detector = default_detector(net, images, seed=options.seed, progress=report)
+    return detector.calibrate(net, images, seed=options.seed, progress=report)
 
 
-def _commands(options: Any, limit: int | None, nets: "Mapping[str, Net]") -> dict[str, str]:
+def _commands(options: Any, limit: int | None, guard: "Guard") -> dict[str, str]:
     """Which command makes the numbers of a part by itself."""
     import shlex
 
@@ -271,7 +271,7 @@ def _commands(options: Any, limit: int | None, nets: "Mapping[str, Net]") -> dic
     lines = {
         "curve": ["sweep", *model, *given("valid", "test", "layer"), *sets],
         "net and repairs": ["evaluate", *model, *clean, *given("repaired"), *sets],
-        "guard": ["detect", "evaluate", *model, *clean, *(given("guard") or valid), "--detector", "persistence"],
+        "guard": ["detect", "evaluate", *model, *clean, *(given("guard") or valid), "--detector", guard.default],
     }
     lines["guard"] += [*sets, *limited]
     return {part: f"python -m jaxdefend.{line[0]} {shlex.join(line[1:])}".strip() for part, line in lines.items()}

@@ -25,6 +25,10 @@ their mean activation over the clean validation images, the lowest first; drop X
 accuracy is at least X percentage points below the first point's."""
 
 
+# What a run writes, and a later one replaces.
+OWNED = ("sweep.json", "sweep.csv", "sweep.png", "repaired/drop_*.h5")
+
+
 def _parser() -> options_of.Parser:
     parser = options_of.parser("sweep", __doc__, EXAMPLES)
     options_of.add_model(parser)
@@ -81,7 +85,7 @@ def _sweep(arguments: Sequence[str], report: Report) -> None:
     sets = inputs.open_sets(named, options.model, net, report, needs="valid")
     order = _order(options.order, net, layer)
 
-    with output.results_folder(target) as folder:
+    with output.results_folder(target, OWNED) as folder:
         net = inputs.scaled(net, sets.chosen_by, report=report)
         with options_of.options_named(["drop", "order", "layer"]):
             swept = sweep(

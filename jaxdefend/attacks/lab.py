@@ -1,6 +1,6 @@
 """Nets with or without a backdoor, trained on the synthetic faces or on images of one's own.
 
-trained = Lab(attack="badnet", trigger="patch", target=7, people=50)(seed=0)
+trained = LabSettings(attack="badnet", trigger="patch", target=7, people=50)(seed=0)
 trained.net, trained.clean, trained.poisoned
 """
 

@@ -39,20 +39,25 @@ def chosen_folder(asked: Path | None) -> Path:
 
 
 @contextmanager
-def results_folder(folder: Path) -> Iterator[Path]:
-    """`records.output_folder` for process 0; for the others a folder that goes."""
+def results_folder(folder: Path, owned: Sequence[str] = ()) -> Iterator[Path]:
+    """`records.output_folder` for process 0, with a note where an earlier run goes; for the others a folder that goes."""
     import tempfile
 
     import jax
 
-    from jaxdefend.results.records import output_folder
+    from jaxdefend.results.records import left_over, output_folder
 
     if jax.process_index():
         with tempfile.TemporaryDirectory() as nowhere:
+            runtime.half_written(Path(nowhere))
             yield Path(nowhere)
         return
-    with output_folder(folder) as staging:
+    earlier = left_over(folder, owned) if folder.is_dir() else []
+    with output_folder(folder, owned) as staging:
+        runtime.half_written(staging)
         yield staging
+    if earlier:
+        terminal.note(f"{folder}: the {len(earlier)} files of an earlier run were replaced; other files stay")
     runtime.written.set(folder)
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jaxdefend import InputError, Interrupted, Note, ProcessEnded, TrainingDiverged
 from jaxdefend.cli import terminal
@@ -22,6 +23,9 @@ Command = Callable[[Sequence[str], Report], None]
 # Address space without which XLA aborts the process: 1.5 GB are too little, 2 GB enough for two devices.
 _LEAST_MEMORY = 1_900_000_000
 
+# Seconds after which a process of the run that is not heard of counts as ended.
+_HEARTBEAT = 10
+
 
 class _Process:
     """What is true of this process as a whole."""
@@ -30,6 +34,8 @@ class _Process:
     is_ours = False
     # Whether XLA may still be computing in its own threads: taking the interpreter down under them crashes.
     is_abandoned = False
+    # Where a parent process listens, see `_continue_watched`.
+    watcher: int | None = None
 
 
 # Where this run's results are, once they are.
@@ -322,17 +328,56 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
         )
     elif not coordinator.rpartition(":")[2].isdigit():
         raise InputError(f"--coordinator {coordinator}: expected HOST:PORT, or auto")
+    nowhere = open(os.devnull, "w")  # noqa: SIM115
+    if _Process.is_ours and hasattr(os, "fork"):
+        _continue_watched()
+        # Gloo, which joins CPUs, greets on standard output, and jax's service reports to standard error: these files
+        # are shut, and Python has others.
+        sys.stdout, sys.stderr = _elsewhere(sys.stdout, 1), _elsewhere(sys.stderr, 2)
+        for number in (1, 2):
+            os.dup2(nowhere.fileno(), number)
     import jax
 
-    nowhere = open(os.devnull, "w")  # noqa: SIM115
-    if _Process.is_ours and sys.stdout is not None:
-        # Gloo, which joins CPUs, greets on standard output: that file is shut, and Python has the results' to itself.
-        sys.stdout = open(os.dup(1), "w", encoding=sys.stdout.encoding)  # noqa: SIM115
-        os.dup2(nowhere.fileno(), 1)
     try:
-        jax.distributed.initialize(None if coordinator == "auto" else coordinator, *numbers)
+        address = None if coordinator == "auto" else coordinator
+        jax.distributed.initialize(address, *numbers, heartbeat_timeout_seconds=_HEARTBEAT)
     except (RuntimeError, ValueError) as error:
         why = str(error).splitlines()[0]
         raise InputError(f"--coordinator {coordinator}: the processes did not meet ({why})") from error
     if jax.process_index():
         terminal.silence(nowhere)
+
+
+def _elsewhere(stream: Any, number: int) -> Any:
+    """A stream that writes where the file of this number leads now."""
+    return stream and open(os.dup(number), "w", encoding=stream.encoding, errors=stream.errors, buffering=1)
+
+
+def _continue_watched() -> None:
+    """Go on in a child process. The parent waits for it and says in one line that another process of the run has ended:
+    jax ends a process in which it notices that with a stack trace, and leaves what is half-written."""
+    listening, _Process.watcher = os.pipe()
+    _flush()
+    child = os.fork()
+    if child == 0:
+        os.close(listening)
+        return
+    os.close(_Process.watcher)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: os.kill(child, number))
+    _, status = os.waitpid(child, 0)
+    status = os.waitstatus_to_exitcode(status)
+    if status < 0:
+        with os.fdopen(listening, errors="surrogateescape") as told:
+            for folder in told.read().split("\0"):
+                if folder:
+                    shutil.rmtree(folder, ignore_errors=True)
+        terminal.fail("another process of the run has ended; nothing was written")
+        status = 2
+    os._exit(status)
+
+
+def half_written(folder: Path) -> None:
+    """A folder that goes if this process is ended from outside."""
+    if _Process.watcher is not None:
+        os.write(_Process.watcher, os.fsencode(folder.absolute()) + b"\0")

@@ -1,0 +1,1 @@
+"""Nets: graphs, arrays, files, inference, training."""

@@ -16,6 +16,7 @@ from jaxdefend.nets.batches import batches
 from jaxdefend.nets.devices import on_devices, over_processes, sharded
 from jaxdefend.nets.net import Net
 from jaxdefend.repairs.curve import checked_layer
+from jaxdefend.reports.samples import counted, wrapped
 from jaxdefend.results.progress import Report, silent
 from jaxdefend.results.text import printable, table
 
@@ -104,8 +105,7 @@ class Activations:
         return f"{self._title('')}\n{self.table()}"
 
     def _title(self, what: str) -> str:
-        sets = ", ".join(f"{n:,} {name if name == CLEAN else f'with {name}'}" for name, n in self.n.items())
-        return f"{self.net}: {what}mean activation of the channels of {self.layer}; images: {sets}"
+        return f"{self.net}: {what}mean activation of the channels of {self.layer}; images: {counted(self.n)}"
 
     def figure(self, title: str = "") -> "Figure":
         """Heat maps, clean beside poisoned, on the scale of the clean ones: what lies above it stands out."""
@@ -131,7 +131,7 @@ class Activations:
         figure.colorbar(
             drawn, ax=list(panels), label="activation, on the scale of clean images", extend="max", shrink=0.8
         )
-        figure.suptitle(_wrapped(title or self._title("")), x=0.01, ha="left", fontsize="medium")
+        figure.suptitle(wrapped(title or self._title("")), x=0.01, ha="left", fontsize="medium")
         return figure
 
     def _shown(self) -> Int[np.ndarray, " k"]:
@@ -164,7 +164,7 @@ class Activations:
                 axes.margins(y=0.15)
         figure.supylabel("mean activation", fontsize="small")
         panels[-1].set(xlabel=f"channels of {self.layer}, most active on clean images first (line: clean)")
-        figure.suptitle(_wrapped(title or self._title("")), x=0.01, ha="left", fontsize="medium")
+        figure.suptitle(wrapped(title or self._title("")), x=0.01, ha="left", fontsize="medium")
         return figure
 
 
@@ -218,9 +218,3 @@ def _tiled(maps: Float[np.ndarray, "h w k"], across: int, down: int) -> Float[np
     tiles = np.full((down * across, rows + 1, columns + 1), np.nan)
     tiles[:n, :rows, :columns] = np.moveaxis(maps, -1, 0)
     return tiles.reshape(down, across, rows + 1, columns + 1).swapaxes(1, 2).reshape(down * (rows + 1), -1)
-
-
-def _wrapped(title: str) -> str:
-    import textwrap
-
-    return textwrap.fill(title, 80)

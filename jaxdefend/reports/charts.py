@@ -206,7 +206,7 @@ def score_chart(
     """Histograms of scores, of entropies in bits on a logarithmic scale, with the threshold."""
 
     def shown(values: np.ndarray | float) -> np.ndarray:
-        return np.log10(np.maximum(-np.asarray(values), 1e-3)) if entropy else np.asarray(values)
+        return np.asarray(np.log10(np.maximum(-np.asarray(values), 1e-3)) if entropy else values)
 
     values = {name: shown(of) for name, of in scores.items()}
     everything = np.concatenate([*(of.ravel() for of in values.values()), np.ravel(shown(threshold))])

@@ -400,7 +400,7 @@ def compare(
     for key, fixed in (repaired or {}).items():
         if (fixed.image_shape, fixed.classes) != (net.image_shape, net.classes):
             raise InputError(f"{key}: not a repaired form of {title}: its images or classes differ")
-        nets[key], rules[key], seconds[key] = fixed, "goodnet", 0.0
+        nets[key], rules[key], seconds[key] = fixed, (fixed.source and fixed.source.rule) or "goodnet", 0.0
     said = {key: answers(of, f"{title} {key}".replace(f" {NONE}", "")) for key, of in nets.items()}
     good = {
         key: {of: goodnet_labels(said[NONE][of], said[key][of][None], net.classes, rules[key]) for of in sets}  # type: ignore[arg-type]
@@ -727,7 +727,7 @@ def _histogram(axes: Any, of: NetScores, detector: str) -> None:
     label, entropy = of.drawn[detector]
 
     def shown(values: Any) -> np.ndarray:
-        return np.maximum(-np.asarray(values), _SUREST) if entropy else np.asarray(values)
+        return np.asarray(np.maximum(-np.asarray(values), _SUREST) if entropy else values)
 
     threshold = shown(of.thresholds[detector])
     values = {name: shown(scores[detector]) for name, scores in of.scores.items()}

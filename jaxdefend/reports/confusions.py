@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxdefend import InputError
+from jaxdefend.reports.samples import counted, wrapped
 from jaxdefend.results.rates import Rate
 from jaxdefend.results.text import table
 
@@ -127,10 +128,8 @@ class Confusions:
             for place, (_, count) in enumerate(bars):
                 axes.annotate(f"{count:,}", (place, count), ha="center", va="bottom", fontsize="x-small")
             axes.margins(y=0.15)
-        sets = ", ".join(f"{n:,} {name if name == CLEAN else f'with {name}'}" for name, n in self.n.items())
-        figure.suptitle(
-            title or f"{self.net}: what is called what; images: {sets}", x=0.01, ha="left", fontsize="medium"
-        )
+        told = title or f"{self.net}: what is called what; images: {counted(self.n)}"
+        figure.suptitle(wrapped(told), x=0.01, ha="left", fontsize="medium")
         return figure
 
 

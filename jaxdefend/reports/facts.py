@@ -1,5 +1,6 @@
 """What a report knows: the results handed in, typed or from files, under one roof."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -212,7 +213,9 @@ def _add_measurement(facts: Facts, record: Mapping[str, Any]) -> None:
                 )
             )
         else:
-            facts.repairs.append(Defended(name.replace("_", " net "), "", {}, block(record[name]), goodnet))
+            facts.repairs.append(
+                Defended(re.sub(r"^repaired_(\d+)$", r"repaired net \1", name), "", {}, block(record[name]), goodnet)
+            )
     if len(others) > 1 and GOODNET in record:
         facts.repairs.append(Defended("all of them, by vote", "", {}, None, block(record[GOODNET])))
 
@@ -229,7 +232,7 @@ def _add_saved(facts: Facts, saved: Saved) -> None:
                 shares = record[key] if key in record else record["attack_success"][key]
                 if len(shares) != channels + 1:
                     raise ValueError(key)
-            facts.sweep = record
+            facts.sweep, _ = record, _of_sweep(record)
         case "evaluate":
             facts.badnet = block(record)
             for name in [key for key in record if key.startswith("repaired")]:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from jaxdefend import InputError, __version__
 from jaxdefend.reports.blocks import Table, rows
 from jaxdefend.reports.facts import Facts, Origin, gathered
+from jaxdefend.reports.saved import Saved
 from jaxdefend.reports.sections import sections
 from jaxdefend.reports.verdict import numbers, unchecked, verdict
 from jaxdefend.results.records import replacing
@@ -52,7 +53,17 @@ def write_report(
     path = Path(path)
     if not results:
         raise InputError("nothing to report: expected results, such as a sweep")
-    text = html(gathered(results), origins=origins, is_synthetic=is_synthetic, title=title)
+    facts = gathered(results)
+    try:
+        text = html(facts, origins=origins, is_synthetic=is_synthetic, title=title)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError) as error:
+        files = [result.path for result in results if isinstance(result, Saved)]
+        if not files or isinstance(error, InputError):
+            raise
+        shown = printable(", ".join(map(str, files)), 200)
+        raise InputError(
+            f"{shown}: not what the commands write ({printable(error, 80)} is missing or wrong)"
+        ) from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,5 +1,6 @@
 """Pictures of the data: what clean images look like, and what each trigger makes of them."""
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxdefend.datasets.images import as_images
-from jaxdefend.results.text import table
+from jaxdefend.results.text import printable, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,6 +83,18 @@ def spread_rows(total: int, n: int) -> list[int]:
     """At most `n` of `total` rows, evenly spread."""
     n = min(n, total)
     return [int(row) for row in (np.arange(n) * total) // max(1, n)]
+
+
+def counted(n: Mapping[str, int]) -> str:
+    """For a title: how many images of each set, the clean ones by their own name."""
+    return ", ".join(
+        f"{size:,} {name if name == 'clean' else f'with {printable(name, 40)}'}" for name, size in n.items()
+    )
+
+
+def wrapped(title: str, width: int = 80) -> str:
+    """A title in lines that fit a figure."""
+    return textwrap.fill(title, width)
 
 
 def plain(pixels: np.ndarray) -> UInt8[np.ndarray, "*n h w c"]:

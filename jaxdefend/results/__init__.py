@@ -1,0 +1,1 @@
+"""Results: rates, tables, records, figures."""

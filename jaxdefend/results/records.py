@@ -42,13 +42,16 @@ def require_folder(folder: Path) -> None:
 
 
 @contextmanager
-def output_folder(folder: Path) -> Iterator[Path]:
+def output_folder(folder: Path, owned: Sequence[str] = ()) -> Iterator[Path]:
     """A new folder for results; what the block wrote into it moves to `folder` when the block ends.
 
     It is made at once, so that a place where nothing can be written is found before the work: inside `folder` if that
     exists, else beside it, always on its file system. If the block fails, it goes, and so do the parents that were
-    made for it. Other files that are already in `folder` stay.
+    made for it. Other files that are already in `folder` stay, but for those that an earlier run of the same kind left.
 
+    Args:
+        owned: patterns of what such a run writes ("repaired/drop_*.h5"): what is there of them and was not written
+            again goes, so that nothing of two runs stands side by side.
     Raises: InputError if the folder cannot be made or written.
     """
     require_folder(folder)
@@ -62,7 +65,7 @@ def output_folder(folder: Path) -> Iterator[Path]:
         raise _unwritable(folder, error) from error
     try:
         yield staging
-        _publish(staging, target)
+        _publish(staging, target, owned)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
         for parent in made:
@@ -88,12 +91,23 @@ def write_csv(path: Path, columns: Mapping[str, Sequence | np.ndarray]) -> None:
         writer.writerows(zip(*(np.asarray(values).tolist() for values in columns.values()), strict=True))
 
 
-def _publish(staging: Path, folder: Path) -> None:
+def left_over(folder: Path, owned: Sequence[str]) -> list[Path]:
+    """What an earlier run has left in the folder, by the patterns of what such a run writes."""
+    return sorted({path for pattern in owned for path in folder.glob(pattern)})
+
+
+def _publish(staging: Path, folder: Path, owned: Sequence[str]) -> None:
     if not folder.exists():
         staging.rename(folder)
         return
     # Records describe the other files: the old ones go first and the new ones come last.
     sources = sorted(staging.rglob("*"), key=lambda path: (path.suffix == ".json", path))
+    written = {folder / source.relative_to(staging) for source in sources}
+    for path in left_over(folder, owned):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path not in written:
+            path.unlink(missing_ok=True)
     for source in sources:
         if source.suffix == ".json":
             (folder / source.relative_to(staging)).unlink(missing_ok=True)

@@ -143,6 +143,11 @@ def test_what_is_refused(guard, clean, poisoned, said):
         evaluate(guard, clean, poisoned)
 
 
+def test_what_may_be_wrong_with_the_images_is_noted(guard):
+    (note,) = evaluate(guard, (TEST[0], np.full(30, 1))).notes
+    assert note.startswith("clean images: all 30 have the label 1")
+
+
 def test_progress(guard):
     told = []
     evaluate(guard, TEST, {"glasses": GLASSES}, progress=told.append)

@@ -3,17 +3,20 @@ import pytest
 from helpers import random_net, random_weights
 
 from jaxdefend import InputError
-from jaxdefend.nets import deepid
+from jaxdefend.nets import kinds
 from jaxdefend.nets.checkpoints import read_checkpoint, write_checkpoint
+from jaxdefend.nets.deepid import deepid
+from jaxdefend.nets.graph import Graph, Layer
+from jaxdefend.nets.net import Net
 
 
 @pytest.mark.parametrize(("classes", "scale"), [(3, "raw"), (11, None), (1283, "unit")])
 def test_round_trip_is_exact_and_quiet(tmp_path, capfd, classes, scale):
     weights = random_weights(1, classes)
     weights["conv_1"]["bias"][:3] = [-0.0, 1e-42, 3e38]
-    write_checkpoint(deepid.from_weights(weights, scale), tmp_path / "new" / "net")
+    write_checkpoint(Net(deepid(classes), weights, scale), tmp_path / "new" / "net")
     found = read_checkpoint(tmp_path / "new" / "net")
-    for layer, arrays in deepid.to_weights(found).items():
+    for layer, arrays in found.weights.items():
         for kind, array in arrays.items():
             assert array.tobytes() == weights[layer][kind].tobytes(), f"{layer}/{kind}"
     assert (found.classes, found.input_scale) == (classes, scale)
@@ -45,6 +48,33 @@ def test_folders_that_hold_no_net(tmp_path):
 def test_values_that_are_not_finite(tmp_path):
     weights = random_weights()
     weights["fc_2"]["bias"][0] = np.nan
-    write_checkpoint(deepid.from_weights(weights), tmp_path / "net")
+    write_checkpoint(Net(deepid(11), weights), tmp_path / "net")
     with pytest.raises(InputError, match="fc_2/bias holds values that are not finite"):
         read_checkpoint(tmp_path / "net")
+
+
+def test_any_graph_and_scale(tmp_path):
+    graph = Graph(
+        (
+            Layer("start", kinds.InputLayer((4, 4, 3))),
+            Layer("shifted", kinds.Normalization(), ("start",)),
+            Layer("flat", kinds.Flatten(), ("shifted",)),
+            Layer("end", kinds.Dense(2, activation="softmax"), ("flat",)),
+        ),
+        "end",
+    )
+    weights = random_weights(graph=graph)
+    weights["shifted"]["variance"] = np.array([1, 2, 3], np.float32)
+    write_checkpoint(Net(graph, weights, "0.5,0.4,0.3/0.2"), tmp_path / "net")
+    found = read_checkpoint(tmp_path / "net")
+    assert (found.graph, found.input_scale) == (graph, "0.5,0.4,0.3/0.2")
+    np.testing.assert_array_equal(found.weights["shifted"]["mean"], weights["shifted"]["mean"])
+
+
+def test_checkpoints_of_earlier_versions(tmp_path):
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((tmp_path / "net").absolute(), {"weights": random_weights(), "input_scale": np.int32(1)})
+    found = read_checkpoint(tmp_path / "net")
+    assert (found.graph, found.input_scale) == (deepid(11), "unit")

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxdefend import _command
-from jaxdefend.nets.convolution import convolve_relu_pool
+from jaxdefend.nets.convolution import convolve, convolve_relu_pool, depthwise, max_pool
 
 WIDE = "--xla_cpu_prefer_vector_width=512"
 
@@ -76,25 +75,60 @@ def test_convolution_and_pool_under_vmap(vectors):
         np.testing.assert_allclose(found, by_numpy(images, kernel, bias), rtol=1e-4, atol=1e-4)
 
 
-AVX_512 = "flags : fpu avx2 avx512f avx512dq"
+def windows_by_numpy(images, size, strides, padding, dilation=(1, 1), fill=0.0):
+    """(n, rows, columns, channels, height, width), padded as TensorFlow does."""
+    spread = [(each - 1) * step + 1 for each, step in zip(size, dilation, strict=True)]
+    if padding == "same":
+        needed = [
+            max((-(-side // stride) - 1) * stride + wide - side, 0)
+            for side, stride, wide in zip(images.shape[1:3], strides, spread, strict=True)
+        ]
+        edges = [(0, 0), *((each // 2, each - each // 2) for each in needed), (0, 0)]
+        images = np.pad(images, edges, constant_values=fill)
+    found = np.lib.stride_tricks.sliding_window_view(images, spread, axis=(1, 2))
+    return found[:, :: strides[0], :: strides[1], :, :: dilation[0], :: dilation[1]]
 
 
-@pytest.mark.parametrize(
-    ("jax_version", "processor", "before", "after"),
-    [
-        ("0.12.1", AVX_512, "", WIDE),
-        ("0.12.1", AVX_512, "--xla_a=1", f"--xla_a=1 {WIDE}"),
-        ("0.12.1", AVX_512, "--xla_cpu_prefer_vector_width=256", "--xla_cpu_prefer_vector_width=256"),
-        ("0.12.1", AVX_512, "a_file_of_flags", "a_file_of_flags"),
-        ("0.12.1", "flags : fpu avx2", "--xla_a=1", "--xla_a=1"),
-        ("0.12.1", None, "", ""),
-        ("0.13.0", AVX_512, "", ""),
-    ],
-)
-def test_wide_vectors_where_the_processor_has_them(tmp_path, monkeypatch, jax_version, processor, before, after):
-    monkeypatch.setenv("XLA_FLAGS", before)
-    monkeypatch.setattr("importlib.metadata.version", lambda name: jax_version)
-    if processor:
-        (tmp_path / "cpuinfo").write_text(processor)
-    _command.use_wide_vectors(tmp_path / "cpuinfo")
-    assert os.environ["XLA_FLAGS"] == after
+FORMS = [
+    ((1, 1), "same", (1, 1), 1),
+    ((2, 2), "same", (1, 1), 1),
+    ((2, 1), "valid", (1, 1), 2),
+    ((1, 1), "valid", (2, 1), 1),
+    ((1, 1), "same", (2, 2), 2),
+    ((1, 1), "valid", (1, 1), 1),
+]
+
+
+@pytest.mark.parametrize(("strides", "padding", "dilation", "groups"), FORMS)
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_convolutions_of_every_form(strides, padding, dilation, groups, with_bias):
+    images, kernel, bias = drawn(3, (9, 8), (3, 2, 4 // groups, 6))
+    images = jnp.concatenate([images] * groups, axis=-1)
+    found = convolve(images, kernel, bias if with_bias else None, strides, padding, dilation, groups)
+    windows = windows_by_numpy(np.asarray(images, float), (3, 2), strides, padding, dilation)
+    parts = np.split(np.asarray(kernel, float), groups, axis=-1)
+    expected = [
+        np.einsum("nijcab,abck->nijk", seen, part)
+        for seen, part in zip(np.split(windows, groups, axis=3), parts, strict=True)
+    ]
+    expected = np.concatenate(expected, axis=-1) + (np.asarray(bias) if with_bias else 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("strides", "padding", "dilation", "groups"), FORMS)
+def test_depthwise_convolutions(strides, padding, dilation, groups):
+    images, _, _ = drawn(2, (9, 8), (1, 1, 3, 1))
+    kernel, _, _ = drawn(1, (3, 2), (1, 1, 3, 2))
+    kernel = jnp.reshape(kernel[0], (3, 2, 3, 1)).repeat(2, axis=-1) * jnp.array([1.0, -2.0])
+    found = depthwise(images, kernel, strides, padding, dilation)
+    windows = windows_by_numpy(np.asarray(images, float), (3, 2), strides, padding, dilation)
+    expected = np.einsum("nijcab,abcm->nijcm", windows, np.asarray(kernel, float))
+    np.testing.assert_allclose(found, expected.reshape(found.shape), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize(("size", "strides"), [((2, 2), (2, 2)), ((3, 2), (2, 1)), ((1, 3), (3, 3))])
+def test_pools_of_every_form(size, strides, padding):
+    images, _, _ = drawn(2, (9, 8), (1, 1, 3, 1))
+    windows = windows_by_numpy(np.asarray(images), size, strides, padding, fill=-np.inf)
+    np.testing.assert_array_equal(max_pool(images, size, strides, padding), windows.max(axis=(4, 5)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import ENVIRONMENT, random_net, random_pixels, refused, write_official
 
-from jaxdefend import _command
+from jaxdefend.cli import runtime
 from jaxdefend.nets.keras_files import write_model
 
 N = 37
@@ -18,12 +18,13 @@ N = 37
 # One image is too few for all devices, 37 are no multiple of any number of them.
 COUNT = f"""
 import json, sys
-from jaxdefend import _command
-_command.set_up_jax()
+from jaxdefend.cli import runtime
+runtime.set_up_jax()
 import jax, numpy as np
 from helpers import random_net, random_pixels
-from jaxdefend.datasets.batches import ArrayImages, padded
-from jaxdefend.defenses import pruning
+from jaxdefend.datasets.images import ArrayImages
+from jaxdefend.nets.batches import padded
+from jaxdefend.repairs import curve as pruning
 from jaxdefend.nets.inference import measured_input_scale, predictions
 
 assert jax.local_device_count() == int(sys.argv[1]), jax.local_devices()
@@ -35,7 +36,7 @@ means = pruning.mean_activations(net, padded(images, 16), "conv_3")
 order = pruning.ascending(means)
 for layer, order in (("conv_3", order), ("conv_4", np.arange(80))):
     curve = pruning.curve(net, padded(images, 16), order, layer)
-    results += [order.tolist(), curve.n, curve.right.tolist(), curve.agreed.tolist(), curve.agreed_right.tolist()]
+    results += [order.tolist(), curve.n, curve.correct.tolist(), curve.agreed.tolist(), curve.agreed_correct.tolist()]
 print(json.dumps(results))
 """
 
@@ -121,7 +122,7 @@ def test_a_command_has_one_device_for_each_core_unless_told_otherwise(world, cho
     command = [sys.executable, "-m", "jaxdefend.evaluate", "net.h5", "--clean", "clean.h5", "--out", out]
     subprocess.run(command, check=True, capture_output=True, cwd=world, env=environment)
     count = json.loads((world / out / "evaluate.json").read_text())["device"]["count"]
-    assert count == int(chosen or max(devices for devices in (1, 2, 4, 8) if devices <= _command.cores()))
+    assert count == int(chosen or max(devices for devices in (1, 2, 4, 8) if devices <= runtime.cores()))
     assert chosen or count <= len(os.sched_getaffinity(0))
 
 
@@ -131,8 +132,8 @@ def test_a_command_has_one_device_for_each_core_unless_told_otherwise(world, cho
 )
 def test_a_container_s_share_of_cpu_time_counts_as_cores(tmp_path, quota, most):
     (tmp_path / "cpu.max").write_text(quota)
-    bound = _command.cores(tmp_path / "none")
-    assert _command.cores(tmp_path / "cpu.max") == (most or bound)
+    bound = runtime.cores(tmp_path / "none")
+    assert runtime.cores(tmp_path / "cpu.max") == (most or bound)
 
 
 @pytest.mark.parametrize(

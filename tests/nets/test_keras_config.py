@@ -1,6 +1,7 @@
 """Keras's JSON to a graph and back: what other versions write for the same net, and what is refused, by its layer."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -157,10 +158,6 @@ REFUSED = {
         with_layer("UpSampling2D", config={"name": "new", "interpolation": "bilinear"}),
         "'new', an UpSampling2D: interpolation is 'bilinear'",
     ),
-    "a normalization along the rows": (
-        with_layer("BatchNormalization", config={"name": "new", "axis": 1}),
-        "'new'.*expected the last one|'conv_2'",
-    ),
     "another kind": (with_layer("TimeDistributed"), "'new', a TimeDistributed: is not of a kind that is known"),
     "code": (with_layer("Lambda"), "'new', a Lambda: its code would have to be run"),
     "an own class": (with_own_class(module="elsewhere", registered_name="Package>Conv2D"), "Package>Conv2D"),
@@ -216,7 +213,7 @@ def test_what_is_refused_is_named(case):
     ],
 )
 def test_texts_that_hold_no_architecture(text):
-    with pytest.raises(InputError, match="architecture|expected names|a layer is"):
+    with pytest.raises(InputError, match=r"architecture|expected names|a layer is"):
         read_config(text)
 
 
@@ -228,7 +225,7 @@ def nested(depth):
 
 
 def test_models_in_models_up_to_a_limit():
-    with pytest.raises(InputError, match="more than 16 deep|shape"):
+    with pytest.raises(InputError, match=r"more than 16 deep|shape"):
         read(nested(40))
 
 
@@ -237,7 +234,7 @@ def test_the_largest_graph_is_read_in_time():
     layers_ = [
         {"class_name": "Flatten" if name == "flat" else "Activation", "config": {"name": name, "activation": "tanh"}}
         | {"name": name, "inbound_nodes": [[[before, 0, 0, {}]]]}
-        for before, name in zip(names, names[1:], strict=False)
+        for before, name in pairwise(names)
     ]
     start = {"class_name": "InputLayer", "config": {"name": "input", "batch_shape": [None, 2, 2, 1]}, "name": "input"}
     config = {"layers": [start, *layers_[::-1]], "input_layers": [["input", 0, 0]]}

@@ -85,6 +85,19 @@ def test_equal_seeds_give_equal_bytes_and_others_another_net(repaired, name):
     assert (bytes_of(other.net) == bytes_of(found.net)) == (name in UNTRAINED)
 
 
+@pytest.mark.parametrize("name", [name for name in TABLE if name != "clp"])
+def test_a_progress_callback_may_stop_it(repaired, name):
+    """Clp looks at no image: there is nothing to wait for."""
+    _, told = repaired(name)
+    assert told
+
+    def stop(step):
+        raise Interrupted("enough")
+
+    with pytest.raises(Interrupted, match="enough"):
+        settings_of(name)(small_net(), small_images(), seed=SEED, progress=stop)
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_history_and_its_figure(repaired, name):
     found, told = repaired(name)

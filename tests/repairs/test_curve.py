@@ -336,6 +336,12 @@ def test_what_a_sweep_refuses(options, said):
         unchecked(pruning.sweep)(small_net(), small_images(), **options)
 
 
+def test_what_may_be_wrong_with_the_images_is_noted():
+    pixels, labels = small_images()
+    (note,) = pruning.sweep(small_net(), (pixels, labels), test=(pixels, np.full(24, 1)), drops=()).notes
+    assert note.startswith("test images: all 24 have the label 1")
+
+
 def test_a_sweep_reports_its_progress():
     told = []
     pruning.sweep(small_net(), small_images(), poisoned={"glasses": small_images(9)}, progress=told.append)

@@ -109,6 +109,14 @@ def test_it_can_be_looked_at(measured):
     assert isinstance(measured.figure("net.h5"), matplotlib.figure.Figure)
 
 
+def test_what_may_be_wrong_with_the_images_is_noted():
+    pixels, labels = small_images()
+    assert measure(small_net(), (pixels, labels)).notes == ()
+    one, other = measure(small_net(), (pixels, np.full(24, 1)), {"glasses": (pixels, np.full(24, 1))}).notes
+    assert one.startswith("clean images: all 24 have the label 1: are these poisoned images?")
+    assert other.startswith("glasses: ") and "are these true labels? Then the target is" in other
+
+
 def test_it_reports_its_progress():
     told = []
     measure(NETS, small_images(), {"glasses": GLASSES}, progress=told.append)

@@ -31,13 +31,14 @@ def test_responsive_channels_are_those_above_clean_the_most_first(made):
 def test_silent_channels_are_those_that_were_pruned():
     net = small_net().pruned("last", [1, 4])
     found = activate(net, small_pixels(9))
-    assert found.silent().tolist() == [1, 4]
+    before = set(activate(small_net(), small_pixels(9)).silent().tolist())
+    assert set(found.silent().tolist()) == {1, 4} | before != before
     assert found.poisoned == [] and found.table()
 
 
 def test_another_layer(made):
     assert activate(made.net, made.test, layer="first").maps["clean"].shape[-1] == 4
-    with pytest.raises(InputError, match="layer 'pooled'"):
+    with pytest.raises(InputError, match="layer pooled"):
         activate(made.net, made.test, layer="pooled")
     with pytest.raises(InputError, match="called 'clean'"):
         activate(made.net, made.test, {"clean": made.test})
