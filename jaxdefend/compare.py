@@ -36,6 +36,9 @@ histograms.png and errors.png into DIR. Cells are kept in DIR/cells: the same co
 nothing that is there is computed again. Another command with the same DIR replaces the rows of its nets; those of other
 nets stay, so that nets with triggers of their own come into one table by a command each."""
 
+# What a run leaves beside the cells.
+OWNED = ("compare.json", "compare.csv", "compare.md", "compare.png", "histograms.png", "errors.png")
+
 # Images of each set that detectors see, where the faces are synthetic and nothing else is asked for.
 _SYNTHETIC_LIMIT = 1000
 
@@ -131,7 +134,7 @@ def _compare(arguments: Sequence[str], report: Report) -> None:
             comparisons.append(comparison)
             nets.append(net)
     found = together([_kept(target, {row.net for of in comparisons for row in of.rows}), *comparisons])
-    with output.results_folder(target) as folder:
+    with output.results_folder(target, OWNED) as folder:
         files = ["compare.json", "compare.csv", "compare.md", "compare.png"]
         write_csv(folder / "compare.csv", found.columns())
         (folder / "compare.md").write_text(found.markdown(), encoding="utf-8")

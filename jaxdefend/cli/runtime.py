@@ -357,12 +357,16 @@ def _continue_watched() -> None:
     """Go on in a child process. The parent waits for it and says in one line that another process of the run has ended:
     jax ends a process in which it notices that with a stack trace, and leaves what is half-written."""
     listening, _Process.watcher = os.pipe()
+    alive, living = os.pipe()
     _flush()
     child = os.fork()
     if child == 0:
         os.close(listening)
+        os.close(living)
+        threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
         return
     os.close(_Process.watcher)
+    os.close(alive)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: os.kill(child, number))
     _, status = os.waitpid(child, 0)
@@ -377,7 +381,14 @@ def _continue_watched() -> None:
     os._exit(status)
 
 
+def _end_with_parent(alive: int) -> None:
+    """Whoever kills the process that he has started means this one too."""
+    os.read(alive, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def half_written(folder: Path) -> None:
     """A folder that goes if this process is ended from outside."""
     if _Process.watcher is not None:
-        os.write(_Process.watcher, os.fsencode(folder.absolute()) + b"\0")
+        with suppress(OSError):
+            os.write(_Process.watcher, os.fsencode(folder.absolute()) + b"\0")

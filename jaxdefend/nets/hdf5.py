@@ -14,7 +14,7 @@ from jaxdefend.nets.keras_layers import shown
 # VGG16, at 138 million numbers in all and 103 million in its largest array, is among the largest nets for pictures.
 ARRAY_LIMIT = 512 * 2**20
 NAMES_LIMIT = 10_000
-_CHUNKS_LIMIT = 200_000
+_CHUNKS_LIMIT = 100_000
 
 _DEFLATE, _SHUFFLE, _CHECKSUM = 1, 2, 3
 _FILTERS = {4: "szip", 5: "nbit", 6: "scale-offset", 32000: "lzf", 32001: "blosc", 32008: "bitshuffle", 32015: "zstd"}

@@ -28,20 +28,12 @@ def write_files(folder: Path, results: Sequence[object], head: Mapping[str, Any]
     Raises: InputError if they cannot be written.
     """
     head = dict(head or {})
-    # A run of before may have had more images: its gallery goes as a whole.
-    with output_folder(folder) as staging:
+    # An earlier run may have had more images: its gallery goes as a whole.
+    with output_folder(folder, ("gallery/*.png",)) as staging:
         for result in results:
             _write(staging, result, head)
         names = sorted(str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file())
-        if (staging / "gallery").is_dir():
-            _empty(folder / "gallery")
     return names
-
-
-def _empty(folder: Path) -> None:
-    if folder.is_dir():
-        for file in folder.glob("*.png"):
-            file.unlink()
 
 
 def _write(folder: Path, result: object, head: Mapping[str, Any]) -> None:

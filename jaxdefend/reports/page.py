@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from jaxdefend import InputError, __version__
-from jaxdefend.reports.blocks import Table, rows
+from jaxdefend.reports.blocks import Cell, Table, rows
 from jaxdefend.reports.facts import Facts, Origin, gathered
 from jaxdefend.reports.saved import Saved
 from jaxdefend.reports.sections import sections
@@ -104,27 +104,32 @@ def _rendered(facts: Facts, origins: Sequence[Origin], is_synthetic: bool, title
     )
 
 
-def _origins(origins: Sequence[Origin]) -> Table:
-    """How to make each number again."""
+def _origins(origins: Sequence[Origin]) -> list[Table]:
+    """How to make each number again: the commands, and what they ran on."""
     if not origins:
         packages = ", ".join(f"{name} {version(name)}" for name in ("jax", "jaxlib", "flax", "numpy"))
         versions = f"jaxdefend {__version__}, python {python_version()}, {packages}"
         origins = [Origin("everything", "from Python", "", "", "", "", versions, "", "")]
-    header = ["part", "command", "net", "sha256", "seed", "versions", "device", "seconds"]
     lines: list[Sequence[Any]] = [
         [
             f"{of.part} ({of.file})" if of.file else of.part,
-            printable(of.command, 1000),
-            of.model,
-            of.sha256[:16] + "…" if len(of.sha256) > 16 else of.sha256,
-            of.seed or "–",
-            of.versions,
-            of.device or "–",
-            of.seconds or "–",
+            Cell(printable(of.command, 1000)),
+            Cell(of.seed or "–"),
+            Cell(of.seconds or "–"),
         ]
         for of in origins
     ]
-    return Table("Where each number comes from", header, rows(lines))
+    told = {"net": "model", "sha256": "sha256", "versions": "versions", "device": "device"}
+    with_what = [
+        [name, value]
+        for name, field in told.items()
+        for value in dict.fromkeys(getattr(of, field) for of in origins)
+        if value
+    ]
+    return [
+        Table("Where each number comes from", ["part", "command", "seed", "seconds"], rows(lines)),
+        Table("What it was made with", ["", ""], rows(with_what)),
+    ]
 
 
 def _hash(text: str) -> str:
