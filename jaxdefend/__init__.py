@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from jaxdefend.nets.keras_files import write_model
     from jaxdefend.nets.loading import load_net
     from jaxdefend.nets.net import Net
-    from jaxdefend.repairs.curve import sweep
     from jaxdefend.repairs.measurement import measure
+    from jaxdefend.repairs.sweeping import sweep
     from jaxdefend.reports.page import write_report
 
 __version__ = "0.2.0"
@@ -59,7 +59,7 @@ _PLACES = {
     "load_net": "nets.loading",
     "measure": "repairs.measurement",
     "open_images": "datasets.files",
-    "sweep": "repairs.curve",
+    "sweep": "repairs.sweeping",
     "write_model": "nets.keras_files",
     "write_report": "reports.page",
 }

@@ -203,7 +203,8 @@ def _default_detector(net: "Net", clean: "ImageSet", seed: int, report: Report) 
 
 
 def _score(options: argparse.Namespace, arguments: Sequence[str], report: Report) -> None:
-    from jaxdefend.detectors.guards import Guard, input_scale_of, scores_without_guard
+    from jaxdefend.detectors.guard_files import input_scale_of
+    from jaxdefend.detectors.guards import Guard, scores_without_guard
     from jaxdefend.results.records import write_csv, write_json
 
     target = output.chosen_folder(options.out)

@@ -131,7 +131,8 @@ def _is_net(path: str) -> bool:
 def _guarded(net: Any, others: list[Any], guard: Path | None, rule: "Rule", first: "Images") -> "Guarded":
     """Nets and guard as the options name them, with the input scale that is known or that the first images suggest."""
     from jaxdefend.detectors.answering import Guarded
-    from jaxdefend.detectors.guards import Guard, input_scale_of
+    from jaxdefend.detectors.guard_files import input_scale_of
+    from jaxdefend.detectors.guards import Guard
 
     written = next((each.input_scale for each in (net, *others) if each.input_scale), None)
     fallback = written or (input_scale_of(guard) if guard else None)

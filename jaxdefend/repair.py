@@ -28,9 +28,9 @@ methods:
 
 Nothing but the clean validation images decides anything. Methods that train do so on nine tenths of them; of the epochs
 in the second half (iterative and magnitude: in the last quarter), the one that recognises most of the other tenth, the
-held-out images, is kept (distill: the last epoch). Prints what the BadNet, the repaired net and the GoodNet of both do on the test and the poisoned images, and
-writes repaired.h5, repaired.orbax/, repair.json and, with --b0, b0.h5 into DIR. A run that was interrupted leaves
-DIR.checkpoint; the same command with --resume goes on from there."""
+held-out images, is kept (distill: the last epoch). Prints what the BadNet, the repaired net and the GoodNet of both do
+on the test and the poisoned images; writes repaired.h5, repaired.orbax/, repair.json and, with --b0, b0.h5 into DIR.
+A run that was interrupted leaves DIR.checkpoint; the same command with --resume goes on from there."""
 
 
 # What a run writes, and a later one replaces.

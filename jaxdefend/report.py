@@ -165,8 +165,9 @@ def _made(options: Any, report: Report) -> _Made:
     from jaxdefend.detectors import evaluate
     from jaxdefend.detectors.answering import Guarded
     from jaxdefend.nets import shipped
-    from jaxdefend.repairs.curve import checked_layer, sweep
+    from jaxdefend.repairs.curve import checked_layer
     from jaxdefend.repairs.measurement import measure
+    from jaxdefend.repairs.sweeping import sweep
     from jaxdefend.reports.comparison import thinned
 
     is_shipped = options.model == shipped.BADNET

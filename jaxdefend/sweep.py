@@ -71,7 +71,8 @@ def _sweep(arguments: Sequence[str], report: Report) -> None:
     )
     runtime.join_processes(options.coordinator, options.processes, options.process)
     from jaxdefend.nets.keras_files import write_model
-    from jaxdefend.repairs.curve import checked_layer, drop_file, sweep
+    from jaxdefend.repairs.curve import checked_layer
+    from jaxdefend.repairs.sweeping import drop_file, sweep
     from jaxdefend.results.plots import write_figure
     from jaxdefend.results.records import write_csv, write_json
 
@@ -117,7 +118,8 @@ def _sweep(arguments: Sequence[str], report: Report) -> None:
 
 def _order(order: str, net: "Net", layer: str) -> Any:
     """The name of an order, or the channels in a file."""
-    from jaxdefend.repairs.curve import ORDERS, checked_order
+    from jaxdefend.repairs.curve import checked_order
+    from jaxdefend.repairs.sweeping import ORDERS
 
     if order in ORDERS:
         return order

@@ -90,4 +90,4 @@ def test_a_command_does_not_hide_the_function_of_its_name():
 
     command = import_module("jaxdefend.sweep")
     assert callable(command.main)
-    assert jaxdefend.sweep is import_module("jaxdefend.repairs.curve").sweep
+    assert jaxdefend.sweep is import_module("jaxdefend.repairs.sweeping").sweep

@@ -40,7 +40,7 @@ def chosen_folder(asked: Path | None) -> Path:
 
 @contextmanager
 def results_folder(folder: Path, owned: Sequence[str] = ()) -> Iterator[Path]:
-    """`records.output_folder` for process 0, with a note where an earlier run goes; for the others a folder that goes."""
+    """`records.output_folder` for process 0, with a note where an earlier run is replaced; else a folder that goes."""
     import tempfile
 
     import jax

@@ -14,20 +14,9 @@ from jaxdefend.nets.net import Net
 from jaxdefend.nets.resuming import latest, save
 from jaxdefend.nets.training import Labels, Pixels, losses, mean_and_gradient
 from jaxdefend.repairs import Anp
-from jaxdefend.repairs.base import (
-    DROP,
-    Repair,
-    Run,
-    epochs_of,
-    held_out_accuracy,
-    logged,
-    recognised,
-    say,
-    split,
-    training_settings,
-    without_channels,
-)
+from jaxdefend.repairs.base import DROP, Repair, Run, recognised, split, without_channels
 from jaxdefend.repairs.curve import number, points, prunable
+from jaxdefend.repairs.tuning import epochs_of, held_out_accuracy, logged, say, training_settings
 
 # How far kernels and biases are disturbed, and the weight of the undisturbed loss.
 BUDGET, CLEAN_WEIGHT = 0.4, 0.2

@@ -1,10 +1,10 @@
 """Pruning (Liu, Dolan-Gavitt & Garg 2018, "Fine-Pruning", section 3.1): channel orders, masks, and the curve."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,26 +13,19 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Int32, Num
 
 from jaxdefend import InputError
-from jaxdefend.datasets.images import ImageSet, as_images, labelled
 from jaxdefend.nets import channels as reading
 from jaxdefend.nets import kinds
-from jaxdefend.nets.batches import Batches, batches
+from jaxdefend.nets.batches import Batches
 from jaxdefend.nets.devices import on_devices, over_processes, sharded
-from jaxdefend.nets.diagnosis import doubts_about_clean, doubts_about_poisoned
 from jaxdefend.nets.inference import largest
 from jaxdefend.nets.net import Net
-from jaxdefend.results.progress import Report, silent
-from jaxdefend.results.rates import Rate, wilson
-from jaxdefend.results.text import printable, shortened, table
+from jaxdefend.results.text import printable, shortened
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 # Masks that go through the head together. Two CPU cores, 61 masks, 256 images: 4 at a time 0.35 s, all 0.92 s.
 _MASKS_AT_ONCE = 4
-
-Order = Literal["activation", "descending", "random", "l1"]
-ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 def mean_activations(net: Net, batches: Batches, layer: str) -> Float[np.ndarray, " c"]:
@@ -280,238 +273,3 @@ def checked_layer(net: Net, layer: str | None) -> str:
         raise InputError(f"layer {printable(layer, 80)}: not a convolution of this net; it has {there}")
     net.graph.masked_at(layer)
     return layer
-
-
-@dataclass(frozen=True)
-class Drop:
-    """A point of the curve at which so many percentage points of validation accuracy are lost for the first time."""
-
-    points: int | float
-    pruned: int
-    channels: Int[np.ndarray, " k"]
-    net: Net
-
-
-@dataclass(frozen=True, repr=False)
-class Sweep:
-    """The pruning curve of a net, and the repaired nets on it.
-
-    Attributes:
-        order: the channels of `layer` in the sequence in which they go.
-        activation: the mean activation of each channel on the validation images.
-        valid, test, poisoned: counts at every number of pruned channels; `test` is `valid` where there are no others.
-        drops: percentage points of validation accuracy to give up, for a repaired net each.
-        doubts: what may be wrong with labels or pixels.
-    """
-
-    net: Net
-    layer: str
-    order: Int[np.ndarray, " c"]
-    activation: Float[np.ndarray, " c"]
-    valid: Curve
-    test: Curve
-    poisoned: Mapping[str, Curve]
-    drops: tuple[Fraction, ...]
-    doubts: tuple[str, ...] = ()
-
-    @cached_property
-    def repaired(self) -> tuple[Drop, ...]:
-        """The repaired net of each drop that the curve reaches."""
-        return tuple(self.drop(points) for points in self.drops if first_drop(self.valid, points) is not None)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the reader should know."""
-        missing = (
-            f"no point of the curve lies {number(points)} points below the first; no net for that drop"
-            for points in self.drops
-            if first_drop(self.valid, points) is None
-        )
-        return (*missing, *self.doubts)
-
-    def drop(self, drop: Fraction | float) -> Drop:
-        """The repaired net at a drop. Raises: InputError if no point of the curve lies that far below the first."""
-        exact = points(drop)
-        pruned = first_drop(self.valid, exact)
-        if pruned is None:
-            raise InputError(f"drop {number(exact)}: no point of the curve lies that far below the first; give up less")
-        channels = self.order[:pruned]
-        return Drop(number(exact), pruned, channels, self.net.pruned(self.layer, channels))
-
-    @cached_property
-    def curves(self) -> dict[str, Any]:
-        """Accuracies and attack success at every point, of the repaired nets and of their GoodNets, with intervals."""
-
-        def rates(form: Any) -> dict[str, Any]:
-            return {
-                "valid_accuracy": form(self.valid.correct, self.valid.n),
-                "test_accuracy": form(self.test.correct, self.test.n),
-                "attack_success": {name: form(curve.correct, curve.n) for name, curve in self.poisoned.items()},
-            }
-
-        def guarded(form: Any) -> dict[str, Any]:
-            curves = self.poisoned.items()
-            return {
-                "test_accuracy": form(self.test.agreed_correct, self.test.n),
-                "attack_success": {name: form(curve.agreed_correct, curve.n) for name, curve in curves},
-                "flagged_clean": form(self.test.flagged, self.test.n),
-                "flagged_poisoned": {name: form(curve.flagged, curve.n) for name, curve in curves},
-            }
-
-        def share(counts: np.ndarray, n: int) -> np.ndarray:
-            return counts / n
-
-        both = {"intervals": rates(wilson), "goodnet": guarded(share) | {"intervals": guarded(wilson)}}
-        return rates(share) | both
-
-    def record(self) -> dict[str, Any]:
-        """What sweep.json holds of it."""
-
-        def at_point(value: Any, pruned: int) -> Any:
-            if isinstance(value, dict):
-                return {key: at_point(inner, pruned) for key, inner in value.items()}
-            return value[pruned]
-
-        n = {"valid": self.valid.n, "test": self.test.n}
-        return {
-            "layer": self.layer,
-            "order": self.order,
-            "activation": self.activation,
-            "pruned": range(len(self.order) + 1),
-            "n": n | {"poisoned": {name: curve.n for name, curve in self.poisoned.items()}},
-            **self.curves,
-            "repairs": [
-                {"drop": drop.points, "pruned": drop.pruned, "channels": drop.channels, "file": drop_file(drop)}
-                | at_point(self.curves, drop.pruned)
-                for drop in self.repaired
-            ],
-        }
-
-    def columns(self) -> dict[str, Sequence]:
-        """The columns of sweep.csv, one row per point."""
-        columns: dict[str, Sequence] = {
-            "pruned": range(len(self.order) + 1),
-            "channel": [None, *self.order.tolist()],
-            "mean_activation": [None, *self.activation[self.order].tolist()],
-        }
-        for prefix, block in (("", self.curves), ("goodnet_", self.curves["goodnet"])):
-            for key, limits in block["intervals"].items():
-                named = (
-                    {f"{key}_{name}": (block[key][name], limits[name]) for name in limits}
-                    if isinstance(limits, dict)
-                    else {key: (block[key], limits)}
-                )
-                for name, (shares, bounds) in named.items():
-                    columns[prefix + name] = shares
-                    columns[f"{prefix}{name}_low"], columns[f"{prefix}{name}_high"] = bounds.T
-        return columns
-
-    def figure(self, title: str = "") -> "Figure":
-        """Accuracy and attack success against the fraction of channels pruned."""
-        from jaxdefend.results.plots import curve_figure
-
-        return curve_figure(title or self.net.name, self.record())
-
-    def __repr__(self) -> str:
-        return self.table()
-
-    def table(self) -> str:
-        """For people: the BadNet and the repaired nets, with their rates."""
-        attacks = [f"ASR {name}" for name in self.poisoned]
-        header = ["", "pruned", "valid", "test", *attacks, "GoodNet test", *(f"GoodNet {attack}" for attack in attacks)]
-
-        def row(title: str, k: int) -> list[str]:
-            curves = list(self.poisoned.values())
-            counts = [(curve.correct, curve.n) for curve in (self.valid, self.test, *curves)]
-            counts += [(curve.agreed_correct, curve.n) for curve in (self.test, *curves)]
-            return [title, str(k), *(f"{100 * Rate(int(count[k]), n).share:.2f} %" for count, n in counts)]
-
-        return table(header, [row("BadNet", 0), *(row(f"drop {drop.points}", drop.pruned) for drop in self.repaired)])
-
-
-def drop_file(drop: Drop) -> str:
-    """Where the repaired net of a drop stands beside sweep.json."""
-    return f"repaired/drop_{drop.points}.h5"
-
-
-def sweep(
-    net: Net,
-    clean: Any,
-    *,
-    test: Any = None,
-    poisoned: Mapping[str, Any] | None = None,
-    layer: str | None = None,
-    order: Order | Sequence[int] | np.ndarray = "activation",
-    drops: Sequence[Fraction | float] = (2, 4, 10, 30),
-    seed: int = 0,
-    progress: Report = silent,
-) -> Sweep:
-    """Accuracy and attack success at every number of pruned channels, and the repaired nets.
-
-    Args:
-        clean: labelled clean images that order and drops go by: what `open_images` gives, an array of pixels 0–255
-            with its labels, …
-        test: labelled clean images to report; by default `clean`.
-        poisoned: sets of images with a trigger by name, labelled with the attacker's target.
-        layer: the convolution whose channels are pruned; by default the last one.
-        order: which channels go first: the least active on the clean images ("activation"), the most active
-            ("descending"), any ("random"), those with the smallest filter norm ("l1"), or the channels in sequence.
-        drops: percentage points of validation accuracy to give up, for a repaired net each.
-        seed: of the random order.
-    Raises: InputError if the images, the layer, the order or a drop cannot be used.
-    Source: Liu et al. 2018 (Fine-Pruning), section 3.1.
-    """
-    layer = checked_layer(net, layer)
-    exact = tuple(dict.fromkeys(points(drop) for drop in drops))
-    given = None if isinstance(order, str) and order in ORDERS else _given_order(net, layer, order)
-
-    def images(of: Any, what: str) -> ImageSet:
-        return labelled(as_images(of, net.image_shape), what)
-
-    valid_images = images(clean, "clean images")
-    test_images = None if test is None else images(test, "test images")
-    poisoned_images = {name: images(of, f"poisoned images {name}") for name, of in (poisoned or {}).items()}
-
-    activation = mean_activations(net, batches(valid_images, "activations", progress), layer)
-    sequence = _named_order(str(order), net, layer, activation, seed) if given is None else given
-
-    def along(images: ImageSet, title: str) -> Curve:
-        return curve(net, batches(images, title, progress), sequence, layer)
-
-    valid = along(valid_images, "validation")
-    doubts = doubts_about_clean(net, valid_images, "validation images")
-    if test_images is not None:
-        doubts += doubts_about_clean(net, test_images, "test images")
-    for name, poisoned_set in poisoned_images.items():
-        doubts += doubts_about_poisoned(net, poisoned_set, name)
-    return Sweep(
-        net,
-        layer,
-        sequence,
-        activation,
-        valid,
-        valid if test_images is None else along(test_images, "test"),
-        {name: along(images, name) for name, images in poisoned_images.items()},
-        exact,
-        doubts,
-    )
-
-
-def _given_order(net: Net, layer: str, order: Any) -> Int[np.ndarray, " c"]:
-    if isinstance(order, str):
-        raise InputError(f"order {order[:80]!r}: expected {', '.join(ORDERS)} or the channels in sequence")
-    return checked_order(order, net.graph.channels(layer))
-
-
-def _named_order(
-    order: str, net: Net, layer: str, activation: Float[np.ndarray, " c"], seed: int
-) -> Int[np.ndarray, " c"]:
-    match order:
-        case "activation":
-            return ascending(activation)
-        case "descending":
-            return ascending(-activation)
-        case "l1":
-            return ascending(filter_norms(net, layer))
-        case _:
-            return np.asarray(jax.random.permutation(jax.random.key(seed), len(activation)))

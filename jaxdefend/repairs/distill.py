@@ -16,7 +16,8 @@ from jaxdefend.nets.graph import Graph
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.training import mean_and_gradient
 from jaxdefend.repairs import Distill
-from jaxdefend.repairs.base import Repair, Run, Tuning, split, tuned_repair
+from jaxdefend.repairs.base import Repair, Run, split
+from jaxdefend.repairs.tuning import Tuning, tuned_repair
 
 # Boxes on an image; half a side, from a pixel to this share of the image's height; the least opacity.
 BOXES = 3

@@ -3,7 +3,8 @@
 from jaxdefend.datasets.images import ImageSet
 from jaxdefend.nets.net import Net
 from jaxdefend.repairs import FinePrune
-from jaxdefend.repairs.base import Repair, Run, Tuning, channels_to_train_without, held_at_zero, split, tuned_repair
+from jaxdefend.repairs.base import Repair, Run, channels_to_train_without, split
+from jaxdefend.repairs.tuning import Tuning, held_at_zero, tuned_repair
 
 
 def repair(settings: FinePrune, net: Net, clean: ImageSet, run: Run) -> Repair:

@@ -12,7 +12,8 @@ from jaxdefend.datasets.images import ImageSet
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.training import losses, mean_and_gradient
 from jaxdefend.repairs import FtSam
-from jaxdefend.repairs.base import Repair, Run, Tuning, split, tuned_repair
+from jaxdefend.repairs.base import Repair, Run, split
+from jaxdefend.repairs.tuning import Tuning, tuned_repair
 
 RADIUS = 2.0
 

@@ -18,10 +18,11 @@ from jaxdefend.nets.net import Net
 from jaxdefend.nets.resuming import latest, save
 from jaxdefend.nets.training import Labels, Pixels, Schedule, losses, mean_and_gradient, rate, rows_of_steps
 from jaxdefend.repairs import Grid
-from jaxdefend.repairs.base import GridCell, Repair, Run, epochs_of, logged, recognised, say, split
+from jaxdefend.repairs.base import GridCell, Repair, Run, recognised, split
 from jaxdefend.repairs.curve import ascending, checked_layer, mean_activations
 from jaxdefend.repairs.iterative import COMPLETE
 from jaxdefend.repairs.magnitude import FIRST_SPARSITY, LAST_SPARSITY, share_below, zhu_gupta
+from jaxdefend.repairs.tuning import epochs_of, logged, say
 
 # Steps after which the smallest weights are looked for again; TensorFlow Model Optimization: 100.
 _FREQUENCY = 20

@@ -13,7 +13,8 @@ from jaxdefend.datasets.images import ImageSet
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.training import losses, mean_and_gradient
 from jaxdefend.repairs import Ibau
-from jaxdefend.repairs.base import Repair, Run, Tuning, split, tuned_repair
+from jaxdefend.repairs.base import Repair, Run, split
+from jaxdefend.repairs.tuning import Tuning, tuned_repair
 
 # Images of a batch that look for the perturbation; of 128, a quarter takes a quarter of the time.
 _SEEKING = 32

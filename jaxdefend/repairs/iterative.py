@@ -13,7 +13,8 @@ from jaxdefend.datasets.images import ImageSet
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.training import losses, mean_and_gradient
 from jaxdefend.repairs import Iterative
-from jaxdefend.repairs.base import Repair, Run, Tuning, channels_to_train_without, split, tuned
+from jaxdefend.repairs.base import Repair, Run, channels_to_train_without, split
+from jaxdefend.repairs.tuning import Tuning, tuned
 
 # The share of the steps after which everything is pruned.
 COMPLETE = 0.75

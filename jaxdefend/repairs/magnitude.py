@@ -9,8 +9,9 @@ from jaxtyping import Array, Float, Int32
 from jaxdefend.datasets.images import ImageSet
 from jaxdefend.nets.net import Net
 from jaxdefend.repairs import Magnitude
-from jaxdefend.repairs.base import Repair, Run, split, tuned_repair
+from jaxdefend.repairs.base import Repair, Run, split
 from jaxdefend.repairs.iterative import COMPLETE, gradually
+from jaxdefend.repairs.tuning import tuned_repair
 
 # The share of each kernel that is zero in the first step and in the end.
 FIRST_SPARSITY, LAST_SPARSITY = 0.5, 0.7

@@ -11,7 +11,8 @@ from jaxdefend.datasets.images import ImageSet
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.training import losses, mean_and_gradient
 from jaxdefend.repairs import Noise
-from jaxdefend.repairs.base import Repair, Run, Tuning, channels_to_train_without, held_at_zero, split, tuned_repair
+from jaxdefend.repairs.base import Repair, Run, channels_to_train_without, split
+from jaxdefend.repairs.tuning import Tuning, held_at_zero, tuned_repair
 
 # Sides of the squares, in pixels, as far as they are not larger than a part of the image's shorter side; and the
 # largest share of an image that they replace.

@@ -15,7 +15,8 @@ from jaxdefend.nets.channels import beside
 from jaxdefend.nets.goodnet import goodnet_labels
 from jaxdefend.nets.inference import largest
 from jaxdefend.nets.net import Net
-from jaxdefend.repairs.curve import Sweep, nested_masks
+from jaxdefend.repairs.curve import nested_masks
+from jaxdefend.repairs.sweeping import Sweep
 from jaxdefend.reports.samples import plain, spread_rows
 from jaxdefend.results.text import table
 

@@ -14,8 +14,8 @@ from jaxdefend.detectors.evaluation import CLEAN, Evaluation
 from jaxdefend.detectors.guards import Guard
 from jaxdefend.nets.net import Net
 from jaxdefend.repairs.base import Repair
-from jaxdefend.repairs.curve import Sweep
 from jaxdefend.repairs.measurement import Measurement
+from jaxdefend.repairs.sweeping import Sweep
 from jaxdefend.reports.activations import Activations
 from jaxdefend.reports.along import Walk
 from jaxdefend.reports.comparison import Comparison

@@ -6,8 +6,8 @@ from typing import Any
 
 from jaxdefend.detectors.evaluation import CLEAN, Evaluation
 from jaxdefend.repairs.base import Repair
-from jaxdefend.repairs.curve import Sweep
 from jaxdefend.repairs.measurement import Measurement
+from jaxdefend.repairs.sweeping import Sweep
 from jaxdefend.reports.activations import Activations
 from jaxdefend.reports.bars import drops_figure
 from jaxdefend.reports.confusions import Confusions

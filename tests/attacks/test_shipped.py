@@ -17,7 +17,7 @@ from jaxdefend.detectors.answering import Guarded
 from jaxdefend.detectors.guards import Guard
 from jaxdefend.nets import shipped
 from jaxdefend.nets.loading import load_net
-from jaxdefend.repairs.curve import sweep
+from jaxdefend.repairs.sweeping import sweep
 
 BADNETS = [name for name in shipped.NAMES if name != shipped.REPAIRED]
 # One test image of everybody: 1,283 faces, so a share is known to about half a point.

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -192,6 +193,43 @@ def test_ctrl_c_leaves_nothing(small, tmp_path, delay):
     assert errors.splitlines()[-1].startswith("jaxdefend: interrupted")
     assert "Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ["many.h5"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_where_one_of_two_processes_is_killed_the_other_says_so(small, tmp_path, killed):
+    write_official(tmp_path / "many.h5", random_pixels(12_000), np.zeros(12_000), dtype="uint8")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    options = ("--valid", tmp_path / "many.h5", "--layer", "conv_1", "--coordinator", address, "--processes", 2)
+    runs = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "jaxdefend.sweep", str(small / "net.h5"), *map(str, options)),
+                *("--process", str(number), "--out", str(tmp_path / "out")),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        for number in range(2)
+    ]
+    while runs[0].poll() is None and not list(tmp_path.glob(".*")):
+        time.sleep(0.01)
+    time.sleep(1)
+    runs[killed].kill()
+    began = time.monotonic()
+    output, errors = runs[1 - killed].communicate(timeout=120)
+    runs[killed].communicate()
+    assert (runs[1 - killed].returncode, output) == (2, "")
+    assert errors.splitlines()[-1].startswith("jaxdefend: another process of the run has ended")
+    assert not [line for line in errors.splitlines()[:-1] if not line.startswith(("note: ", "warning: "))]
+    assert time.monotonic() - began < 60
+    # Whoever is killed leaves what he was writing.
+    left = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
+    assert left == {"many.h5"} and (killed == 0 or not list(tmp_path.glob(".*")))
 
 
 @pytest.mark.slow

@@ -255,9 +255,7 @@ def test_a_net_that_forgets_is_noted(monkeypatch):
     counts = iter([0, 0, 2])
     monkeypatch.setattr(base, "recognised", lambda net, images: next(counts))
     (note,) = settings_of("fine-prune")(small_net(), small_images()).notes
-    assert note.startswith(
-        "learning rate 0.005: the repaired net recognises 0 of the 2 held-out images, the net itself"
-    )
+    assert note.startswith("the repaired net recognises 0 of the 2 held-out images, the net itself 2; choose a lower")
 
 
 def test_a_loss_that_is_not_a_number():

@@ -23,6 +23,7 @@ def test_boxes_cover_a_part_of_an_image():
     assert share.min() < 0.1 and 0.5 < share.max() < 1
 
 
+@pytest.mark.slow
 def test_the_net_itself_differs_from_its_teacher_where_it_is_covered(monkeypatch):
     net, batch = jax.tree.map(jnp.asarray, small_net()), tuple(map(jnp.asarray, small_images()))
     loss, _ = jax.jit(distill.of_covered_images)(net, net, *batch, KEY, STEP)

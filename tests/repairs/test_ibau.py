@@ -15,6 +15,7 @@ from jaxdefend.repairs import ibau
 KEY, STEP = jax.random.key(0), jnp.int32(0)
 
 
+@pytest.mark.slow
 def test_unlearning_takes_the_harm_of_the_worst_perturbation_down():
     batch = pixels, labels = tuple(map(jnp.asarray, small_images(32)))
     images = pixels / np.float32(255)

@@ -8,7 +8,7 @@ from small import CHANNELS, small_images, small_net
 
 from jaxdefend import InputError
 from jaxdefend.repairs import Prune
-from jaxdefend.repairs.curve import sweep
+from jaxdefend.repairs.sweeping import sweep
 
 
 @pytest.mark.parametrize("drop", [4, 10, Fraction(25, 2), 12.5])

@@ -85,3 +85,51 @@ def test_columns_of_unequal_length_are_not_written(tmp_path):
     with pytest.raises(ValueError, match="zip"):
         records.write_csv(tmp_path / "a.csv", {"a": [1, 2], "b": [1]})
     assert not list(tmp_path.iterdir())
+
+
+def written_by(run, folder, owned):
+    """Runs that write `run`: {path: text}."""
+    with records.output_folder(folder, owned) as staging:
+        for name, text in run.items():
+            path = staging / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+
+def texts_in(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+OWNED = ("sweep.json", "repaired/drop_*.h5", "net.orbax")
+
+
+def test_nothing_of_an_earlier_run_stands_beside_a_new_one(tmp_path):
+    first = {"sweep.json": "1", "repaired/drop_2.h5": "2", "repaired/drop_4.h5": "4", "net.orbax/a": "x"}
+    written_by(first, tmp_path / "out", OWNED)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    (tmp_path / "out" / "repaired" / "best.h5").write_text("mine too")
+    second = {"sweep.json": "new", "repaired/drop_4.h5": "new", "net.orbax/b": "y"}
+    assert records.left_over(tmp_path / "out", OWNED) == sorted(
+        tmp_path / "out" / name for name in ("sweep.json", "repaired/drop_2.h5", "repaired/drop_4.h5", "net.orbax")
+    )
+    written_by(second, tmp_path / "out", OWNED)
+    assert texts_in(tmp_path / "out") == second | {"notes.txt": "mine", "repaired/best.h5": "mine too"}
+
+
+def test_a_failed_run_leaves_the_earlier_one_as_it_was(tmp_path):
+    first = {"sweep.json": "1", "repaired/drop_2.h5": "2"}
+    written_by(first, tmp_path / "out", OWNED)
+    with pytest.raises(KeyboardInterrupt), records.output_folder(tmp_path / "out", OWNED) as staging:
+        (staging / "sweep.json").write_text("half")
+        raise KeyboardInterrupt
+    assert texts_in(tmp_path / "out") == first
+
+
+def test_a_link_that_has_an_owned_name_goes_and_what_it_leads_to_stays(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").write_text("kept")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "net.orbax").symlink_to(tmp_path / "elsewhere")
+    written_by({"sweep.json": "1"}, tmp_path / "out", OWNED)
+    assert texts_in(tmp_path / "out") == {"sweep.json": "1"}
+    assert (tmp_path / "elsewhere" / "kept").read_text() == "kept"
