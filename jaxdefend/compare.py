@@ -120,7 +120,7 @@ def _compare(arguments: Sequence[str], report: Report) -> None:
     for model in options.models:
         if inputs.kind_of(model) == "data":
             raise InputError(f"{printable(model, 100)}: holds images, not a net; images go with --valid or --poisoned")
-    from jaxdefend.reports.comparison import together
+    from jaxdefend.reports.comparison import together, write_scores
     from jaxdefend.results.plots import write_figure
     from jaxdefend.results.records import write_csv, write_json
 
@@ -140,6 +140,7 @@ def _compare(arguments: Sequence[str], report: Report) -> None:
         (folder / "compare.md").write_text(found.markdown(), encoding="utf-8")
         write_figure(folder / "compare.png", found.figure())
         if found.scores:
+            write_scores(cells / "scores.npz", found.scores)
             write_figure(folder / "histograms.png", found.histograms_figure())
             write_figure(folder / "errors.png", found.errors_figure())
             files += ["histograms.png", "errors.png"]
@@ -153,7 +154,7 @@ def _compare(arguments: Sequence[str], report: Report) -> None:
 
 def _kept(folder: Path, nets: set[str]) -> "Comparison":
     """The rows of other nets that a command before wrote into the folder."""
-    from jaxdefend.reports.comparison import Comparison, rows_of
+    from jaxdefend.reports.comparison import Comparison, read_scores, rows_of
     from jaxdefend.reports.saved import read_saved
 
     if not (folder / "compare.json").exists():
@@ -165,7 +166,8 @@ def _kept(folder: Path, nets: set[str]) -> "Comparison":
         raise InputError(f"{folder / 'compare.json'}: {error}; choose another folder") from error
     if rows:
         terminal.note(f"the rows of {printable(', '.join(sorted({row.net for row in rows})), 200)} stay in the table")
-    return Comparison(rows)
+    scores = read_scores(folder / "cells" / "scores.npz")
+    return Comparison(rows, {net: of for net, of in scores.items() if net in {row.net for row in rows}})
 
 
 def _one(

@@ -70,6 +70,7 @@ def _sweep(arguments: Sequence[str], report: Report) -> None:
         arguments, lambda found, left: inputs.out_of_order("sweep", [found.model, *left], "--valid")
     )
     runtime.join_processes(options.coordinator, options.processes, options.process)
+    from jaxdefend.cli import picture
     from jaxdefend.nets.keras_files import write_model
     from jaxdefend.repairs.curve import checked_layer
     from jaxdefend.repairs.sweeping import drop_file, sweep
@@ -113,6 +114,7 @@ def _sweep(arguments: Sequence[str], report: Report) -> None:
             terminal.note(line)
     inputs.warn_of_doubts(swept.doubts)
     terminal.show(swept.table())
+    picture.show_curve(swept.record())
     output.say_written(target, ["sweep.json", "sweep.csv", "sweep.png", "repaired/"], "sweep.png")
 
 

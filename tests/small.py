@@ -3,6 +3,7 @@
 import numpy as np
 from helpers import random_net
 
+from jaxdefend.detectors import DETECTORS, Detector
 from jaxdefend.nets.graph import Graph, Layer
 from jaxdefend.nets.kinds import Conv2D, Dense, Flatten, InputLayer, MaxPooling2D
 from jaxdefend.nets.net import Net
@@ -42,3 +43,9 @@ def zero_channels(net: Net, layer: str = "last") -> set[int]:
     """The channels of a convolution whose kernel and bias are zero."""
     arrays = net.weights[layer]
     return set(np.flatnonzero(~arrays["kernel"].any(axis=(0, 1, 2)) & (arrays["bias"] == 0)).tolist())
+
+
+def small_detector(name: str) -> Detector:
+    """Six masks, five overlays."""
+    small = {"masks": 6, "overlays": 5}
+    return DETECTORS[name](**{key: small[key] for key in DETECTORS[name]().record() if key in small})

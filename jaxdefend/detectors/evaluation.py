@@ -19,7 +19,7 @@ from jaxdefend.results import detection as rules
 from jaxdefend.results.detection import Separation
 from jaxdefend.results.progress import Report
 from jaxdefend.results.rates import Rate, clean_rate, poisoned_rate
-from jaxdefend.results.text import table
+from jaxdefend.results.text import table, titled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -162,6 +162,12 @@ class Evaluation:
     def __repr__(self) -> str:
         return self.table()
 
+    def _sizes(self) -> dict[str, int]:
+        """The images that figures show: the clean ones, and those on which the attack succeeds."""
+        return {
+            name: len(images) if name == CLEAN else int(self.correct[name].sum()) for name, images in self.sets.items()
+        }
+
     def _where_hit(self) -> dict[str, dict[str, Scores]]:
         """The scores of the clean images, and of the poisoned ones on which the attack succeeds."""
         return {
@@ -178,13 +184,14 @@ class Evaluation:
         modules = {name: module_of(found.calibrated.detector) for name, found in self.by_detector.items()}
         drawn = {name: (module.LABEL, getattr(module, "NEGATED", False)) for name, module in modules.items()}
         thresholds = {name: found.calibrated.threshold for name, found in self.by_detector.items()}
-        return scores_figure(title or self.guard.net.name, self._where_hit(), thresholds, drawn)
+        title = title or titled(self.guard.net.name, self._sizes(), 40 * len(thresholds))
+        return scores_figure(title, self._where_hit(), thresholds, drawn)
 
     def errors_figure(self, title: str = "") -> "Figure":
         """FRR against FAR of each detector on each poisoned set."""
         from jaxdefend.results.plots import errors_figure
 
-        return errors_figure(title or self.guard.net.name, self._where_hit())
+        return errors_figure(title or titled(self.guard.net.name, self._sizes()), self._where_hit())
 
     def superimposed_figure(self) -> "Figure":
         """What STRIP shows the net: an image of each set under the same overlays, and what the net calls each.

@@ -17,7 +17,7 @@ from jaxdefend.nets.diagnosis import doubts_about_clean, doubts_about_poisoned
 from jaxdefend.nets.net import Net
 from jaxdefend.results.progress import Report, silent
 from jaxdefend.results.rates import Rate, wilson
-from jaxdefend.results.text import table
+from jaxdefend.results.text import table, titled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -168,7 +168,8 @@ class Sweep:
         """Accuracy and attack success against the fraction of channels pruned."""
         from jaxdefend.results.plots import curve_figure
 
-        return curve_figure(title or self.net.name, self.record())
+        sets = {"validation": self.valid.n, "test": self.test.n} | {name: of.n for name, of in self.poisoned.items()}
+        return curve_figure(title or titled(self.net.name, sets), self.record())
 
     def __repr__(self) -> str:
         return self.table()

@@ -24,6 +24,7 @@ from jaxdefend.nets.inference import predictions
 from jaxdefend.nets.keras_files import read_model, write_model
 from jaxdefend.nets.net import Net
 from jaxdefend.repairs import Method
+from jaxdefend.reports.samples import wrapped
 from jaxdefend.results.detection import Separation, separation
 from jaxdefend.results.progress import Report, silent
 from jaxdefend.results.rates import Rate, defense_effectiveness
@@ -206,26 +207,44 @@ class Comparison:
         return self.table()
 
     def figure(self, title: str = "") -> "Figure":
-        """Clean accuracy and the highest attack success of every row without a detector, side by side.
+        """Clean accuracy and the highest attack success of every row without a detector, one below the other.
 
         Raises: InputError if there is no such row.
         """
-        from jaxdefend.results.plots import rates_figure
+        from matplotlib.figure import Figure
+
+        from jaxdefend.results.plots import _ACCURACY, _ATTACK
 
         rows = [row for row in self.rows if row.detector == NONE and (row.repair == NONE or row.form == "goodnet")]
         if not rows:
             raise InputError("no nets or repairs to draw")
+        figure = Figure(figsize=(7.6, 1.2 + 0.5 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+        worst = [max(row.poisoned.values(), key=lambda rate: rate.share, default=None) for row in rows]
+        for offset, colour, label, rates in (
+            (-0.2, _ACCURACY[0], "clean accuracy", [row.clean for row in rows]),
+            (0.2, _ATTACK[0], "highest ASR of all poisoned sets", worst),
+        ):
+            found = [(place + offset, rate) for place, rate in enumerate(rates) if rate is not None]
+            shares = np.array([100 * rate.share for _, rate in found])
+            limits = np.array([rate.interval for _, rate in found]).reshape(-1, 2)
+            errors = np.abs(100 * limits.T - shares)
+            places = [place for place, _ in found]
+            axes.barh(places, shares, 0.38, xerr=errors, color=colour, label=label, error_kw={"linewidth": 0.8})
         several = len({row.net for row in rows}) > 1
-        rates = {}
-        for row in rows:
-            what = "BadNet" if row.repair == NONE else f"GoodNet\n{printable(row.repair, 24)}"
-            worst = max(row.poisoned.values(), key=lambda rate: rate.share, default=None)
-            name = f"{printable(row.net, 24)}\n{what}" if several else what
-            rates[name] = {"clean accuracy": row.clean} | ({} if worst is None else {"highest ASR": worst})
-        common = set.intersection(*(set(of) for of in rates.values()))
-        rates = {name: {key: rate for key, rate in of.items() if key in common} for name, of in rates.items()}
-        n = rows[0].clean.n
-        return rates_figure(title or f"{_nets(self)}: {n:,} clean images", rates)
+        names = [
+            f"{printable(row.net, 24)}: " * several
+            + ("BadNet" if row.repair == NONE else f"GoodNet of {printable(row.repair, 30)}")
+            for row in rows
+        ]
+        axes.set_yticks(range(len(rows)), names, fontsize="small")
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 102), xlabel="images, %")
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(fontsize="small", loc="outside lower center", ncols=2, frameon=False)
+        told = title or f"{_nets(self)}: {rows[0].clean.n:,} clean images, 95 % intervals"
+        figure.suptitle(wrapped(told, 90), x=0.01, ha="left", fontsize="medium")
+        return figure
 
     def histograms_figure(self, title: str = "") -> "Figure":
         """Histograms of every detector's scores, a row per net. Raises: InputError if no detector was compared."""
@@ -238,7 +257,10 @@ class Comparison:
             part.suptitle(
                 f"{printable(name, 60)}: {_sizes(of)}", x=0.01, ha="left", fontsize="small", fontweight="bold"
             )
-            for axes, detector in zip(part.subplots(1, across, squeeze=False)[0], of.thresholds, strict=False):
+            panels = part.subplots(1, across, squeeze=False)[0]
+            for axes in panels[len(of.thresholds) :]:
+                axes.set_axis_off()
+            for axes, detector in zip(panels, of.thresholds, strict=False):
                 _histogram(axes, of, detector)
             handles, labels = part.axes[0].get_legend_handles_labels()
             part.legend(handles, labels, loc="outside lower center", ncols=6, fontsize="x-small", frameon=False)
@@ -260,13 +282,18 @@ class Comparison:
         for axes in panels[len(nets) :]:
             axes.set_axis_off()
         labels: dict[str, Any] = {}
+        # The same for the same detector and the same set, whatever the net.
+        detectors = dict.fromkeys(name for of in nets.values() for name in of.thresholds)
+        sets = dict.fromkeys(name for of in nets.values() for name in of.scores if name != CLEAN)
+        colours = dict(zip(detectors, (_ACCURACY[0], *_ATTACK) * (1 + len(detectors) // 6), strict=False))
+        styles = dict(zip(sets, ("-", "--", ":", "-.") * (1 + len(sets) // 4), strict=False))
         for axes, (name, of) in zip(panels, nets.items(), strict=False):
-            poisoned = [set_name for set_name in of.scores if set_name != CLEAN]
-            for detector, colour in zip(of.thresholds, (_ACCURACY[0], *_ATTACK) * 9, strict=False):
-                for set_name, style in zip(poisoned, ("-", "--", ":", "-.") * 9, strict=False):
-                    if len(of.scores[set_name][detector]):
+            for detector in of.thresholds:
+                for set_name in of.scores:
+                    if set_name != CLEAN and len(of.scores[set_name][detector]):
                         frr, far = error_curve(of.scores[CLEAN][detector], of.scores[set_name][detector])
-                        (line,) = axes.step(100 * frr, 100 * far, where="post", color=colour, linestyle=style)
+                        look = {"color": colours[detector], "linestyle": styles[set_name]}
+                        (line,) = axes.step(100 * frr, 100 * far, where="post", **look)
                         labels.setdefault(f"{detector}, {set_name}", line)
             axes.set(xscale="symlog", yscale="symlog", xlim=(0, 100), ylim=(0, 100))
             axes.set(xlabel="FRR: clean rejected, %", ylabel="FAR: poisoned accepted, %")
@@ -274,7 +301,7 @@ class Comparison:
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_ticks(ticks, [str(tick) for tick in ticks])
                 axis.set_ticks([], minor=True)
-            axes.set_title(f"{printable(name, 40)}: {_sizes(of)}", loc="left", fontsize="x-small")
+            axes.set_title(wrapped(f"{printable(name, 40)}: {_sizes(of)}", 52), loc="left", fontsize="x-small")
             axes.grid(alpha=0.25)
         if labels:
             figure.legend(
@@ -320,6 +347,41 @@ def rows_of(record: Mapping[str, Any]) -> tuple[Row, ...]:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"not the rows of a comparison ({printable(error, 80)} is missing or wrong)") from error
+
+
+def write_scores(path: Path, scores: Mapping[str, NetScores]) -> None:
+    """For the figures of a later table."""
+    arrays: dict[str, np.ndarray] = {}
+    told: dict[str, Any] = {}
+    for net, of in scores.items():
+        places: dict[str, dict[str, int]] = {}
+        for name, by_detector in of.scores.items():
+            for detector, values in by_detector.items():
+                places.setdefault(name, {})[detector] = len(arrays)
+                arrays[f"scores_{len(arrays)}"] = values
+        told[net] = {"scores": places, "thresholds": dict(of.thresholds), "drawn": dict(of.drawn)}
+    _write(path, {"told": np.array(json.dumps(told)), **arrays})
+
+
+def read_scores(path: Path) -> dict[str, NetScores]:
+    """What `write_scores` wrote; nothing if the file is not there or damaged."""
+    kept = _read(path)
+    try:
+        told = json.loads(str(kept["told"])) if kept else {}
+        return {
+            net: NetScores(
+                {
+                    name: {detector: kept[f"scores_{place}"] for detector, place in places.items()}
+                    for name, places in of["scores"].items()
+                },
+                {name: float(threshold) for name, threshold in of["thresholds"].items()},
+                {name: (str(label), bool(entropy)) for name, (label, entropy) in of["drawn"].items()},
+            )
+            for net, of in told.items()
+            if kept
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
 
 
 def together(comparisons: Sequence[Comparison]) -> Comparison:

@@ -125,9 +125,15 @@ def scores_figure(
         axes.set_title(detector, loc="left", fontsize="medium")
         axes.spines[["top", "right"]].set_visible(False)
     handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize="small", frameon=False)
+    ncols = _columns(figure, len(names))
+    figure.legend(handles, names, loc="outside lower center", ncols=ncols, fontsize="small", frameon=False)
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure
+
+
+def _columns(figure: Figure, entries: int) -> int:
+    """Columns of a legend that is no wider than its figure: an entry takes two inches."""
+    return max(1, min(entries, int(figure.get_figwidth() / 2)))
 
 
 def errors_figure(title: str, scores: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
@@ -243,7 +249,8 @@ def rates_figure(title: str, rates: Mapping[str, Mapping[str, Rate]]) -> Figure:
     axes.set(ylim=(0, 102), ylabel="images, %")
     axes.set_title(title, loc="left", fontsize="medium")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(fontsize="small", loc="outside lower center", ncols=len(names), frameon=False)
+    ncols = _columns(figure, len(names))
+    figure.legend(fontsize="small", loc="outside lower center", ncols=ncols, frameon=False)
     return figure
 
 

@@ -1,7 +1,8 @@
 """Text that is safe to print, sorted as people sort it, and set in columns."""
 
 import re
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def printable(text: object, limit: int | None = None) -> str:
@@ -28,6 +29,12 @@ def natural(name: str) -> list[str | tuple[int, str]]:
     pieces = re.split("([0-9]+)", name)
     pieces[1::2] = [(len(digits.lstrip("0")), digits.lstrip("0")) for digits in pieces[1::2]]
     return pieces
+
+
+def titled(name: str, images: Mapping[str, int], width: int = 90) -> str:
+    """What a figure shows: the net's name, and how many images of each set."""
+    counts = ", ".join(f"{n:,} {printable(of, 40)}" for of, n in images.items())
+    return textwrap.fill(f"{printable(name, 60)}; images: {counts}", width)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -55,6 +55,13 @@ def test_a_report_of_results(work):
     assert 'id="pruned"' not in text
 
 
+def test_a_report_without_poisoned_and_test_images(work):
+    done = succeeds("report", "<script>.h5", "--valid", "valid.h5", "--out", "four.html", "--files", "few", cwd=work)
+    assert "no images with a trigger were given" in done.stdout
+    text = (work / "four.html").read_text(encoding="utf-8")
+    assert "Clean images that nothing was chosen by" in text and "Images with a trigger: none were given" in text
+
+
 def test_bad_input(work):
     assert "no such folder" in refused("report", "--from", "nowhere", cwd=work)
     assert "leave out --valid" in refused("report", "--from", "nowhere", "--valid", "valid.h5", cwd=work)

@@ -124,6 +124,17 @@ def test_each_poisoned_file_is_a_set_and_shares_of_one_are_noted(small, tmp_path
     assert "note: --drop 0.02 0.1: these are percentage points" in done.stderr
 
 
+def test_a_second_run_takes_the_place_of_the_first(small, tmp_path):
+    run = ("sweep", small / "net.h5", "--valid", small / "test.h5", "--out", tmp_path / "out")
+    first = succeeds(*run, "--drop", "2", "30")
+    assert "earlier run" not in first.stderr
+    (tmp_path / "out" / "mine.txt").write_text("stays")
+    second = succeeds(*run, "--drop", "30")
+    assert f"note: {tmp_path / 'out'}: the 5 files of an earlier run were replaced" in second.stderr
+    assert [path.name for path in (tmp_path / "out" / "repaired").iterdir()] == ["drop_30.h5"]
+    assert (tmp_path / "out" / "mine.txt").read_text() == "stays"
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import lax
 
 from jaxdefend.nets.convolution import convolve, convolve_relu_pool, depthwise, max_pool
 
@@ -132,3 +133,21 @@ def test_pools_of_every_form(size, strides, padding):
     images, _, _ = drawn(2, (9, 8), (1, 1, 3, 1))
     windows = windows_by_numpy(np.asarray(images), size, strides, padding, fill=-np.inf)
     np.testing.assert_array_equal(max_pool(images, size, strides, padding), windows.max(axis=(4, 5)))
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (2, 3)])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 1)])
+def test_derivatives_are_those_of_the_other_form(strides, padding, kernel):
+    arrays = drawn(2, (9, 8), (*kernel, 3, 4))
+
+    def by_xla(images, kernel, bias):
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(images, kernel, strides, padding.upper(), dimension_numbers=dimensions) + bias
+
+    found, expected = (
+        jax.grad(lambda *arrays, form=form: jnp.sin(form(*arrays)).sum(), argnums=(0, 1, 2))(*arrays)
+        for form in (lambda images, kernel, bias: convolve(images, kernel, bias, strides, padding), by_xla)
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)

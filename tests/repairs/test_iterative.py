@@ -7,7 +7,7 @@ import pytest
 from small import small_images, small_net, zero_channels
 
 from jaxdefend import InputError
-from jaxdefend.repairs import Iterative, base, iterative
+from jaxdefend.repairs import Iterative, iterative, tuning
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def repaired():
     """A repair, and the repaired net after each epoch, as it is held against the held-out images."""
     nets = []
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(base, "recognised", lambda net, images: nets.append(net) or 0)
+        monkeypatch.setattr(tuning, "recognised", lambda net, images: nets.append(net) or 0)
         # One step per epoch.
         found = Iterative(epochs=8, batch=64, channels=3, b0=2)(small_net(), small_images())
     return found, nets

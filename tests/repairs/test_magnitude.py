@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import small_images, small_net
 
-from jaxdefend.repairs import Magnitude, base, magnitude
+from jaxdefend.repairs import Magnitude, magnitude, tuning
 
 share_below = jax.jit(magnitude.share_below)
 
@@ -32,7 +32,7 @@ def test_sparsity_rises_from_a_half_to_seventy_per_cent():
 
 def test_it_rises_in_training_too(monkeypatch):
     nets = []
-    monkeypatch.setattr(base, "recognised", lambda net, images: nets.append(net) or 0)
+    monkeypatch.setattr(tuning, "recognised", lambda net, images: nets.append(net) or 0)
     found = Magnitude(epochs=8, batch=64)(small_net(), small_images())
     for layer, arrays in found.net.weights.items():
         shares = [zero_share(net, layer) for net in nets[:-1]]

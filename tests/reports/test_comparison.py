@@ -135,6 +135,19 @@ def test_tables_and_files(made, found):
         rows_of({"rows": [{"net": "a"}]})
 
 
+def test_scores_come_back_from_a_file(found, tmp_path):
+    comparison.write_scores(tmp_path / "scores.npz", found.scores)
+    kept = comparison.read_scores(tmp_path / "scores.npz")["<b>"]
+    own = found.scores["<b>"]
+    assert (kept.thresholds, kept.drawn) == (own.thresholds, own.drawn)
+    for name, by_detector in own.scores.items():
+        for detector, values in by_detector.items():
+            np.testing.assert_array_equal(kept.scores[name][detector], values)
+    (tmp_path / "scores.npz").write_bytes(b"PK")
+    assert comparison.read_scores(tmp_path / "scores.npz") == {}
+    assert comparison.read_scores(tmp_path / "none.npz") == {}
+
+
 def test_figures(found):
     for figure in (found.figure(), found.histograms_figure(), found.errors_figure()):
         assert figure.axes

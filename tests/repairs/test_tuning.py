@@ -1,0 +1,67 @@
+"""The best epoch, and what diverges."""
+
+import jax
+import numpy as np
+import pytest
+from small import small_images, small_net
+
+from jaxdefend import TrainingDiverged
+from jaxdefend.repairs import FinePrune, Noise, tuning
+
+
+def bytes_of(net):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(net)]
+
+
+@pytest.mark.parametrize(
+    ("correct", "chosen"),
+    [
+        # Of four epochs the second half counts, and the latest on a tie.
+        ([9, 1, 1, 0], 3),
+        ([0, 2, 1, 1], 2),
+        ([9, 0, 0, 0], 4),
+        ([0, 0, 1, 2], 4),
+    ],
+)
+def test_the_epoch_that_recognises_most_of_the_held_out_images(monkeypatch, correct, chosen):
+    nets, counts = [], iter(correct)
+
+    def recognised(net, images):
+        assert len(images) == 2
+        nets.append(net)
+        return next(counts, 0)
+
+    monkeypatch.setattr(tuning, "recognised", recognised)
+    found = FinePrune(epochs=4, batch=8, channels=2)(small_net(), small_images())
+    assert found.chosen["epoch"] == chosen
+    assert found.chosen["held_out_accuracy"] == found.chosen["held_back_accuracy"] == correct[chosen - 1] / 2
+    assert [epoch.held_out for epoch in found.history] == correct
+    assert bytes_of(found.net) == bytes_of(nets[chosen - 1])
+
+
+def test_a_net_that_forgets_is_noted(monkeypatch):
+    counts = iter([0, 0, 2])
+    monkeypatch.setattr(tuning, "recognised", lambda net, images: next(counts))
+    (note,) = FinePrune(epochs=2, batch=8, channels=2)(small_net(), small_images()).notes
+    assert note.startswith("the repaired net recognises 0 of the 2 held-out images, the net itself 2; choose a lower")
+
+
+def test_a_loss_that_is_not_a_number():
+    told = []
+    steps = iter([(None, 0.5), (None, float("nan"))])
+    with pytest.raises(TrainingDiverged, match=r"^learning rate 0\.9: training diverged in epoch 2, the loss is not"):
+        list(tuning.epochs_of(Noise(epochs=3, learning_rate=0.9), steps, done=0, passes=1, report=told.append))
+    assert [step.done for step in told] == [0, 1, 2]
+
+
+def test_a_diverged_training_leaves_the_last_good_epoch(tmp_path, monkeypatch):
+    fit = tuning.fit
+
+    def diverging(*arguments):
+        for number, (state, loss) in enumerate(fit(*arguments), 1):
+            yield state, loss if number < 4 else float("nan")
+
+    monkeypatch.setattr(tuning, "fit", diverging)
+    with pytest.raises(TrainingDiverged, match=r"learning rate 0\.005: training diverged in epoch 2"):
+        FinePrune(epochs=2, batch=8, channels=2)(small_net(), small_images(), saved=tmp_path / "run")
+    assert (tmp_path / "run" / "2").is_dir() and not (tmp_path / "run" / "4").exists()
