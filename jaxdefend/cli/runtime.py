@@ -184,17 +184,31 @@ def _interrupts_raise() -> None:
     """Ctrl-C raises KeyboardInterrupt once: while what it leaves is tidied up, another one does nothing."""
 
     def press(*_: object) -> None:
+        if any(map(_is_being_imported, ("jax", "flax", "h5py"))):
+            # An exception that runs through the C++ of an import can end in a segmentation fault.
+            _press_again(0.05)
+            return
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, press)
 
 
+def _is_being_imported(name: str) -> bool:
+    return bool(getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False))
+
+
+def _press_again(seconds: float) -> None:
+    again = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    again.daemon = True
+    again.start()
+
+
 def _interrupt_again(swallowed: "sys.UnraisableHookArgs") -> None:
     """Python swallows a Ctrl-C that falls into a destructor or a callback of the garbage collector: it comes again."""
     if swallowed.exc_type is KeyboardInterrupt:
         _interrupts_raise()
-        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+        _press_again(0.01)
     else:
         sys.__unraisablehook__(swallowed)
 
