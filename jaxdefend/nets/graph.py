@@ -1,6 +1,5 @@
 """A net's layers as data: who reads whom, the shapes that follow, and where a channel can be masked."""
 
-import heapq
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ class Graph:
     """A net without its arrays. Equal graphs are equal keys of what is compiled.
 
     Args:
-        layers: in any order; they are kept in an order in which none stands before one that it reads.
+        layers: in any order; they are kept in Keras's own, in which none stands before one that it reads.
         output: the name of the layer that answers.
     Raises: InputError if a layer reads one that is not there, or itself, or leads nowhere; if shapes do not fit.
     """
@@ -281,7 +280,7 @@ def _check_inputs(layer: Layer) -> None:
 
 
 def _sorted(layers: tuple[Layer, ...], output: str) -> tuple[Layer, ...]:
-    """The layers in an order in which none stands before one that it reads; as they are, if they stand so already."""
+    """The layers in the order in which Keras sorts them: it takes the arrays of a file by that order, not by name."""
     by_name = {layer.name: layer for layer in layers}
     if len(by_name) < len(layers):
         ((name, _),) = Counter(layer.name for layer in layers).most_common(1)
@@ -298,28 +297,46 @@ def _sorted(layers: tuple[Layer, ...], output: str) -> tuple[Layer, ...]:
     image_shape = by_name[inputs[0]].settings.shape()
     if len(image_shape) != 3:
         raise InputError(f"its input has the shape {image_shape}, expected rows × columns × channels of an image")
-    # The earliest of those whose inputs are there, again and again.
-    place = {name: number for number, name in enumerate(by_name)}
     missing = {layer.name: len(set(layer.inputs)) for layer in layers}
     readers: dict[str, list[str]] = {}
     for layer in layers:
         for name in set(layer.inputs):
             readers.setdefault(name, []).append(layer.name)
-    ready = [(place[name] if name != inputs[0] else -1, name) for name, number in missing.items() if number == 0]
-    heapq.heapify(ready)
-    found: list[Layer] = []
+    ready = [name for name, number in missing.items() if number == 0]
+    found: list[str] = []
     while ready:
-        _, name = heapq.heappop(ready)
-        found.append(by_name[name])
-        for reader in readers.get(name, ()):
+        found.append(ready.pop())
+        for reader in readers.get(found[-1], ()):
             missing[reader] -= 1
             if missing[reader] == 0:
-                heapq.heappush(ready, (place[reader], reader))
+                ready.append(reader)
     if len(found) < len(layers):
         left = next(name for name, number in missing.items() if number)
         raise InputError(f"layer {_shown(left)} reads what it is read by: the graph has a cycle")
     _check_reached(by_name, output)
-    return tuple(found)
+    depths, visits = _depths(by_name, found), _visits(by_name, output)
+    return tuple(sorted(by_name.values(), key=lambda layer: (-depths[layer.name], visits[layer.name])))
+
+
+def _depths(by_name: Mapping[str, Layer], found: list[str]) -> dict[str, int]:
+    """How many layers there are at most between each layer and the output; `found` is any sound order."""
+    depths = dict.fromkeys(found, 0)
+    for name in reversed(found):
+        for read in by_name[name].inputs:
+            depths[read] = max(depths[read], depths[name] + 1)
+    return depths
+
+
+def _visits(by_name: Mapping[str, Layer], output: str) -> dict[str, int]:
+    """When each layer is met on a walk from the output, each one before those that it reads."""
+    visits: dict[str, int] = {}
+    waiting = [output]
+    while waiting:
+        name = waiting.pop()
+        if name not in visits:
+            visits[name] = len(visits)
+            waiting += reversed(by_name[name].inputs)
+    return visits
 
 
 def _check_reached(by_name: Mapping[str, Layer], output: str) -> None:

@@ -47,6 +47,8 @@ def read_weights(
     if hdf5.has(file, "model_weights") or "layer_names" in file.attrs or "layer_names0" in file.attrs:
         group = hdf5.group_at(file, "model_weights") if hdf5.has(file, "model_weights") else file
         places, notes = _places_in_keras_2(group, architecture.entries, is_own)
+        if is_own:
+            _check_order(graph, list(places), architecture.entries)
     else:
         places, notes = _places_in_keras_3(file, architecture.entries)
     found: dict[str, dict[str, np.ndarray]] = {layer: dict(arrays) for layer, arrays in architecture.given.items()}
@@ -109,6 +111,24 @@ def _places_in_keras_2(group: h5py.Group, entries: Sequence[Entry], is_own: bool
         _add_places(places, entry, hdf5.group_at(group, name), weights)
     note = f"layer names are not the architecture's; by their order: {some(renamed)}"
     return places, [note] if renamed else []
+
+
+def _check_order(graph: Graph, found: Sequence[str], entries: Sequence[Entry]) -> None:
+    """Refuses what Keras would read as another net: it sorts the layers of a model by itself, and takes the arrays in
+    that order, if only their shapes fit.
+
+    `graph.layers` are in Keras's order. Models within models have an order of their own.
+    """
+    if len(found) != sum(entry.has_arrays for entry in entries):
+        return
+    sorted_by_keras = [layer.name for layer in graph.layers if layer.name in set(found)]
+    pairs = list(zip(found, sorted_by_keras, strict=True))
+    changed = [mine for mine, other in pairs if mine != other]
+    if changed and all(graph.weight_shapes[mine] == graph.weight_shapes[other] for mine, other in pairs):
+        raise InputError(
+            f"{some(changed)} stand in another order than Keras sorts them, and have the same shapes: it would take "
+            "the arrays of one for those of the other; save the model anew"
+        )
 
 
 def kept_layers(group: h5py.Group) -> list[tuple[str, list[str]]]:

@@ -185,7 +185,7 @@ def test_a_rate_that_diverges(small, monkeypatch, tmp_path):
             state = state._replace(step=state.step + 1)
             yield state, np.float32("nan")
 
-    monkeypatch.setattr("jaxdefend.repairs.base.fit", diverging)
+    monkeypatch.setattr("jaxdefend.repairs.tuning.fit", diverging)
     options = ("--channels", "5", "--learning-rate", "0.9", "--out", tmp_path / "out")
     line = refused("repair", small / "net.h5", "--valid", small / "valid.h5", *options)
     assert "--learning-rate 0.9: training diverged in epoch 1" in line

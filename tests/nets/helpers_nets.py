@@ -157,7 +157,6 @@ def _shifted(draw, x):
                 lambda: layers.Rescaling(0.5, 0.1),
                 lambda: layers.Permute((2, 1, 3)),
                 lambda: layers.Reshape((x.shape[2], x.shape[1], -1)),
-                lambda: layers.SpatialDropout2D(0.3),
                 lambda: layers.GaussianNoise(0.3),
             ]
         )

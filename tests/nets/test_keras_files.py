@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from nets.helpers_nets import filled, keras, keras_logits, layers
 
 from jaxdefend import InputError
+from jaxdefend.nets import kinds
 from jaxdefend.nets.deepid import deepid
+from jaxdefend.nets.graph import Graph, Layer
 from jaxdefend.nets.keras_config import write_config
 from jaxdefend.nets.keras_files import read_architecture, read_model, write_model, write_weights
 from jaxdefend.nets.net import Net
@@ -876,3 +878,28 @@ def test_the_rule_of_a_repaired_net_is_part_of_its_file(tmp_path):
     with pytest.raises(InputError, match="expected goodnet or anti") as error:
         read_model(tmp_path / "net.h5")
     assert len(str(error.value)) <= 500
+
+
+def test_layers_that_keras_would_sort_otherwise_are_refused(tmp_path):
+    """Two convolutions of one shape, exchanged in the config and in layer_names: Keras sorts them back and takes the
+    arrays of one for those of the other."""
+    conv = kinds.Conv2D(3, (3, 3), padding="same")
+    chain = (
+        Layer("input", kinds.InputLayer((8, 8, 3))),
+        Layer("first", conv, ("input",)),
+        Layer("second", conv, ("first",)),
+        Layer("flat", kinds.Flatten(), ("second",)),
+        Layer("end", kinds.Dense(4, activation="softmax"), ("flat",)),
+    )
+    path = tmp_path / "net.h5"
+    write_model(random_net(graph=Graph(chain, "end")), path)
+    with h5py.File(path, "a") as file:
+        config = json.loads(file.attrs["model_config"])
+        listed = config["config"]["layers"]
+        listed[1], listed[2] = listed[2], listed[1]
+        file.attrs["model_config"] = json.dumps(config)
+        names = list(file["model_weights"].attrs["layer_names"])
+        names[1], names[2] = names[2], names[1]
+        file["model_weights"].attrs["layer_names"] = names
+    with pytest.raises(InputError, match="in another order than Keras sorts them"):
+        read_model(path)

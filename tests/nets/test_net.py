@@ -76,6 +76,31 @@ def test_a_few_graphs_compute_what_keras_computes(model, tmp_path):
     same_as_keras(model, tmp_path / "net.h5")
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_keras_reads_a_graph_whose_layers_were_given_in_any_order(seed, tmp_path):
+    """It takes the arrays by the order of the layers, and sorts these by itself."""
+    conv = kinds.Conv2D(4, (3, 3), padding="same")
+    layers = [
+        Layer("input", kinds.InputLayer((8, 8, 3))),
+        Layer("a", conv, ("input",)),
+        Layer("b", conv, ("a",)),
+        Layer("b_norm", kinds.BatchNormalization(), ("b",)),
+        Layer("c", conv, ("b_norm",)),
+        Layer("c_norm", kinds.BatchNormalization(), ("c",)),
+        Layer("shortcut", kinds.Conv2D(4, (1, 1)), ("a",)),
+        Layer("sum", kinds.Add(), ("shortcut", "c_norm")),
+        Layer("pool", kinds.GlobalAveragePooling2D(), ("sum",)),
+        Layer("end", kinds.Dense(3, activation="softmax"), ("pool",)),
+    ]
+    order = np.random.default_rng(seed).permutation(len(layers)) if seed else range(len(layers))
+    net = sound_net(Graph(tuple(layers[number] for number in order), "end"))
+    write_model(net, tmp_path / "net.h5")
+    assert read_model(tmp_path / "net.h5").net.graph == net.graph
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    model = by_keras.keras.models.load_model(tmp_path / "net.h5", compile=False)
+    by_keras.assert_close(net(pixels), by_keras.keras_logits(model, pixels.astype("float32") / 255))
+
+
 @pytest.fixture(scope="module")
 def every():
     """Activations of all layers."""

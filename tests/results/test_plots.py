@@ -16,6 +16,8 @@ from jaxdefend.results.rates import Rate, wilson
 def no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        # matplotlib's own, of what it imports.
+        warnings.simplefilter("ignore", DeprecationWarning)
         yield
 
 
