@@ -1,7 +1,7 @@
 """Is this input carrying a trigger? Detectors, with thresholds from clean images alone."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +160,7 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Re
     clean = inputs.open_set(paths, net, "--clean", labels=options.labels, labelled=net.input_scale is None)
 
     with output.results_folder(target, ("guard.json", "overlays.h5")) as folder:
-        net = inputs.scaled(net, clean, report=report)
+        net = _scaled_to_calibrate(net, clean, report)
         name = options.detector or name_of(_default_detector(net, clean, options.seed or 0, report))
         settings = methods.chosen(options, HELD, name)[name]
         if settings.uses_pool and not options.clean:
@@ -192,13 +192,37 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Re
     terminal.note(f"written to {target}/: {', '.join(files)}; use it with --guard {target / 'guard.json'}")
 
 
+def _scaled_to_calibrate(net: "Net", clean: "ImageSet", report: Report) -> "Net":
+    """The net with its input scale; says what may be wrong with the clean images, where they have labels.
+
+    Raises: InputError if no scale lets the net recognise them: thresholds from such scores would mean nothing.
+    """
+    from jaxdefend.nets.diagnosis import doubts_about_clean, recognised_share
+
+    found = inputs.scaled(net, clean, report=report)
+    if clean.labels is None:
+        return found
+    doubts = doubts_about_clean(found, clean, "--clean")
+    if net.input_scale is None and (share := recognised_share(found, clean)) < 0.5:
+        told = "".join(f"; {line}" for line in doubts)
+        raise InputError(
+            f"--clean: {100 * share:.1f} % are given their label, on the best input scale{told}; give --input-scale, "
+            "or images with labels of this net"
+        )
+    inputs.warn_of_doubts(doubts)
+    return found
+
+
 def _default_detector(net: "Net", clean: "ImageSet", seed: int, report: Report) -> Detector:
     from jaxdefend.detectors import default_detector
     from jaxdefend.detectors.base import name_of
 
     chosen = default_detector(net, clean, seed=seed, progress=report)
     if (name := name_of(chosen)) != DEFAULT:
-        terminal.note(f"{DEFAULT}'s masks leave most clean images their label: taking {name}; --detector overrides it")
+        why = (
+            "the net has no convolution to mask" if name == "strip" else "its masks leave most clean images their label"
+        )
+        terminal.note(f"{DEFAULT}: {why}; taking {name}, --detector overrides it")
     return chosen
 
 
@@ -255,7 +279,13 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str], report: Rep
     repaired = [options.repaired] if options.repaired else []
     others = inputs.open_repaired(repaired, net, input_scale=options.input_scale)
     named = inputs.Named(
-        options.valid, options.clean, options.poisoned, options.target, options.labels, test_option="--clean"
+        options.valid,
+        options.clean,
+        options.poisoned,
+        options.target,
+        options.labels,
+        test_option="--clean",
+        valid_labelled=False,
     )
     sets = inputs.open_sets(named, options.model, net, report, needs="test", with_valid=not options.guard)
     limit = options.limit or (_SYNTHETIC_LIMIT if options.clean is None else None)
@@ -267,11 +297,15 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str], report: Rep
     pool = None if options.guard else _pool(options, net, list(settings.values()))
 
     with output.results_folder(target, EVALUATED) as folder:
-        nets = inputs.all_scaled(net, others, clean, report)
+        nets = inputs.all_scaled(net, others, clean if valid.labels is None else valid, report)
         net = nets["badnet"]
         if options.guard:
             guard = Guard.load(options.guard, net)
+            if options.detector:
+                guard = guard.only(*options.detector)
         else:
+            if not options.detector:
+                settings = _default_first(settings, _default_detector(net, valid, options.seed or 0, report))
             guard = _calibrated(options, list(settings.values()), nets, valid, pool, report)
         if options.threshold is not None:
             with options_of.options_named(["threshold"]):
@@ -291,6 +325,13 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str], report: Rep
     terminal.show(found.table())
     terminal.note(inputs.verdict_rule(guard))
     output.say_written(target, ["detect.json", "detect.csv", *figures], "histogram.png")
+
+
+def _default_first(settings: Mapping[str, Detector], default: Detector) -> dict[str, Detector]:
+    from jaxdefend.detectors.base import name_of
+
+    first = name_of(default)
+    return {first: settings[first], **settings}
 
 
 def _calibrated(

@@ -80,6 +80,8 @@ def _write_net(options: argparse.Namespace, settings: LabSettings, arguments: Se
     out = options.out or Path("net.h5")
     if out.is_dir():
         raise InputError(f"--out {out}: is a folder, expected the name of the net's file")
+    if out.suffix.lower() not in (".h5", ".hdf5"):
+        raise InputError(f"--out {out}: expected a name that ends in .h5; the figures go into a .json beside it")
     if not options.train:
         attack_of(settings)
     graph = _graph(options.model)

@@ -244,6 +244,8 @@ class Named:
     # What the options are called in this command.
     valid_option: str = "--valid"
     test_option: str = "--test"
+    # Whether valid images without labels are of no use to it.
+    valid_labelled: bool = True
 
 
 def open_sets(
@@ -259,17 +261,21 @@ def open_sets(
     all_synthetic = False
     if not is_given:
         sets = synthetic_sets(model, report)
+        option = named.valid_option if needs == "valid" else named.test_option
         if sets is None:
-            option = named.valid_option if needs == "valid" else named.test_option
             raise InputError(f"{_name(net)}: no clean images; pass them with {option} CLEAN.h5")
         all_synthetic = not (named.valid or named.test or named.poisoned)
+        if not all_synthetic:
+            terminal.note(f"no {option}: taking the synthetic faces of the shipped net for it")
         named = replace(
             named,
             valid=named.valid or ([sets.valid] if needs == "valid" or with_valid else None),
             test=named.test or [sets.test],
             poisoned=named.poisoned or [[f"{name}={path}"] for name, path in sets.poisoned.items()],
         )
-    valid = open_set(named.valid, net, named.valid_option, labels=named.labels) if named.valid else None
+    valid = None
+    if named.valid:
+        valid = open_set(named.valid, net, named.valid_option, labels=named.labels, labelled=named.valid_labelled)
     test = open_set(named.test, net, named.test_option, labels=named.labels) if named.test else None
     poisoned = open_poisoned(named.poisoned, named.targets, net, named.labels)
     shown = _true_labels(test, poisoned) if all_synthetic and test is not None else {}

@@ -1,6 +1,6 @@
 """Sets of images: what can be read slice by slice, from files or from memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Protocol, cast, runtime_checkable
@@ -183,11 +183,32 @@ def _layout(axes: tuple[int, ...], shape: Shape | None) -> Layout:
     raise InputError(f"images are {numbers(axes)}, expected (n, h, w, c), (h, w, c) or (n, h, w) with 1 or 3 channels")
 
 
-def labelled(images: ImageSet, what: str = "clean images") -> ImageSet:
-    """The same set. Raises: InputError if it has no labels."""
+def labelled(images: ImageSet, what: str = "clean images", classes: int | None = None) -> ImageSet:
+    """The same set. Raises: InputError if it has no labels, or others than those of so many classes."""
     if images.labels is None:
         raise InputError(f"{what}: no labels, expected one for each image; pass (pixels, labels) or a labelled file")
+    if classes is not None:
+        labels = np.asarray(images.labels)
+        strange = (labels < 0) | (labels >= classes)
+        if strange.any():
+            row = int(np.argmax(strange))
+            raise InputError(
+                f"{what}: image {row} has the label {labels[row]}, expected a class of the net, 0…{classes - 1}"
+            )
     return images
+
+
+def poisoned_sets(sets: object, shape: Shape, classes: int) -> dict[str, ImageSet]:
+    """Sets of poisoned images by name, labelled with the attacker's target; none for None.
+
+    Raises: InputError if it is not a mapping of such sets.
+    """
+    if sets is None:
+        return {}
+    if not isinstance(sets, Mapping):
+        kind = type(sets).__name__
+        raise InputError(f"poisoned images: {kind}, expected sets by name, such as {{'sunglasses': images}}")
+    return {str(name): labelled(as_images(of, shape), f"poisoned images {name}", classes) for name, of in sets.items()}
 
 
 def cut(n: int, size: int, rows: slice) -> list[slice]:

@@ -177,13 +177,15 @@ def default_detector(net: "Net", clean: Any, *, seed: int = 0, progress: Report 
 
     `Persistence` asks who keeps a label that others lose. So it needs masks under which clean images lose theirs, at
     least three times in four (Li et al. 2025, PSBD, choose their dropout rate so). In a small net with few classes they
-    do not: there `Both`, whose overlays disturb the image itself.
+    do not: there `Both`, whose overlays disturb the image itself. A net without a convolution to mask has `Strip`.
     """
     from jaxdefend.datasets.images import as_images
     from jaxdefend.detectors.base import Scene
     from jaxdefend.detectors.persistence import changed_share
 
     images = as_images(clean, net.image_shape)
+    if not any(map(net.graph.stays_zero, net.convolutions)):
+        return Strip()
     few = images[:: max(1, len(images) // 256)]
     share = changed_share(Persistence(), net, as_images(few), Scene(seed, progress))
     return Persistence() if share >= 0.75 else Both()
@@ -222,4 +224,4 @@ def evaluate(
     """
     from jaxdefend.detectors.evaluation import evaluated
 
-    return evaluated(guard, clean, poisoned or {}, progress)
+    return evaluated(guard, clean, poisoned, progress)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -108,6 +109,12 @@ class Guarded:
                     "expected a repaired form of the same net"
                 )
 
+        if self.guard is not None and not _same_net(self.guard.net, self.net):
+            raise InputError(
+                f"the guard was made for {self.guard.net.name}, which is not {self.net.name}: other weights or another "
+                "input scale; calibrate one for this net"
+            )
+
     def _repaired(self) -> list[Net]:
         if self.repaired is None:
             return []
@@ -139,6 +146,14 @@ class Guarded:
             None if verdicts is None else verdicts.threshold,
             final,
         )
+
+
+def _same_net(one: Net, other: Net) -> bool:
+    if one is other:
+        return True
+    if (one.graph, one.input_scale) != (other.graph, other.input_scale):
+        return False
+    return all(map(np.array_equal, jax.tree.leaves(one.weights), jax.tree.leaves(other.weights)))
 
 
 def _predicted(net: Net, images: ImageSet, report: Report) -> tuple[Labels, Float[np.ndarray, " n"]]:

@@ -55,6 +55,10 @@ class Scene(NamedTuple):
         return batches(images, title, self.report, self.smallest)
 
 
+# Of scores, below which it is rounding.
+LEAST_STD = 1e-6
+
+
 class Fit(NamedTuple):
     """Mean and standard deviation of a measure of clean images, of entropies on the logarithmic scale of `level`."""
 
@@ -108,9 +112,10 @@ def level(measure: Measure) -> Scores:
 
 
 def fitted(measure: Measure) -> Fit:
-    """To clean images. A standard deviation of zero becomes one, so that it divides."""
+    """To clean images. A standard deviation of zero, or of rounding alone, becomes one, so that it divides."""
     levels = level(measure)
-    return Fit(float(levels.mean()), float(levels.std()) or 1.0)
+    std = float(levels.std())
+    return Fit(float(levels.mean()), std if std >= LEAST_STD else 1.0)
 
 
 def combined(measures: Mapping[str, Measure], clean: Mapping[str, Fit]) -> Scores:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxdefend import InputError
-from jaxdefend.datasets.images import ImageSet, as_images, labelled
+from jaxdefend.datasets.images import ImageSet, as_images, labelled, poisoned_sets
 from jaxdefend.detectors import Blend, blend_of
 from jaxdefend.detectors.base import Measures, Scores, measures, module_of
 from jaxdefend.detectors.guards import Calibrated, Guard, Spread, spread
@@ -219,14 +219,13 @@ def _set_title(name: str) -> str:
     return name if name == CLEAN else f"poisoned {name}"
 
 
-def evaluated(guard: Guard, clean: Any, poisoned: Mapping[str, Any], report: Report) -> Evaluation:
+def evaluated(guard: Guard, clean: Any, poisoned: Mapping[str, Any] | None, report: Report) -> Evaluation:
     """See `detectors.evaluate`."""
     net = guard.net
-    if CLEAN in poisoned:
+    sets = poisoned_sets(poisoned, net.image_shape, net.classes)
+    if CLEAN in sets:
         raise InputError(f"a poisoned set is called {CLEAN!r}; give it another name")
-    sets: dict[str, ImageSet] = {CLEAN: labelled(as_images(clean, net.image_shape), "clean images")}
-    for name, images in poisoned.items():
-        sets[name] = labelled(as_images(images, net.image_shape), f"poisoned images {name}")
+    sets = {CLEAN: labelled(as_images(clean, net.image_shape), "clean images", net.classes), **sets}
 
     labels = {name: predictions(net, batches(images, _set_title(name), report))[0] for name, images in sets.items()}
     correct = {name: labels[name] == np.asarray(images.labels) for name, images in sets.items()}
@@ -237,7 +236,7 @@ def evaluated(guard: Guard, clean: Any, poisoned: Mapping[str, Any], report: Rep
         for name in guard.detectors
     }
     doubts = doubts_about_clean(net, sets[CLEAN])
-    for name in poisoned:
+    for name in list(sets)[1:]:
         doubts += doubts_about_poisoned(net, sets[name], name)
     return Evaluation(guard, by_detector, sets, labels, correct, scores, doubts)
 

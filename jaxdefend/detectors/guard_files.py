@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from jaxdefend import InputError
 from jaxdefend.datasets.files import open_images
 from jaxdefend.detectors import DETECTORS
-from jaxdefend.detectors.base import Fit, module_of, name_of, parts_of
+from jaxdefend.detectors.base import LEAST_STD, Fit, module_of, name_of, parts_of
 from jaxdefend.detectors.guards import (
     POOL_FILE,
     THRESHOLDS,
@@ -44,7 +44,7 @@ def read_guard(path: Path, net: Net) -> Guard:
         if type(seed) is not int or not 0 <= seed < 2**32:
             raise ValueError("seed")
         clean = {str(name): Fit(number_of(fit["mean"]), number_of(fit["std"])) for name, fit in record["clean"].items()}
-        if not all(fit.std > 0 for fit in clean.values()):
+        if not all(fit.std >= LEAST_STD for fit in clean.values()):
             raise ValueError("clean")
         blocks = record["detectors"]
         detectors = {name: _calibrated(name, blocks[name], record, version) for name in blocks}
@@ -99,7 +99,8 @@ def _calibrated(name: str, block: Mapping[str, Any], record: Mapping[str, Any], 
         confidence = {
             key: number_of(level[key]) for key in ("expected_frr", "confidence", "frr_95") if level.get(key) is not None
         }
-        if not 0 < number_of(level["frr_asked"]) < 1:
+        # None: the threshold was chosen by hand.
+        if level["frr_asked"] is not None and not 0 < number_of(level["frr_asked"]) < 1:
             raise ValueError("frr_asked")
         levels.append(Level(level["frr_asked"], number_of(level["threshold"]), confidence))
     if not levels or block["threshold"] != levels[0].threshold:

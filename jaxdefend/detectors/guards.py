@@ -19,6 +19,7 @@ from jaxdefend.nets.net import Net
 from jaxdefend.results import detection as rules
 from jaxdefend.results.progress import Report, silent
 from jaxdefend.results.records import write_json
+from jaxdefend.results.settings import checked_seed
 from jaxdefend.results.text import printable, table
 
 # One more whenever the file's form changes, or a score for the same image, net and settings. Version 2 is read too.
@@ -176,6 +177,17 @@ class Guard:
         changed = replace(self.detectors[name], levels=(level,))
         return replace(self, detectors={**self.detectors, name: changed})
 
+    def only(self, *names: str) -> "Guard":
+        """The guard with these detectors and their parts alone; the first one decides.
+
+        Raises: InputError if it does not hold one of them.
+        """
+        if not names or not set(names) <= set(self.detectors):
+            raise InputError(f"detectors {', '.join(names) or 'none'}: the guard holds {', '.join(self.detectors)}")
+        kept = {name_of(part) for name in names for part in parts_of(self.detectors[name].detector)} | set(names)
+        held = {name: detector for name, detector in self.detectors.items() if name in kept}
+        return replace(self, default=names[0], detectors=held)
+
     def rule_text(self, name: str | None = None) -> str:
         """For people: when a detector, by default the one that decides, rejects an image."""
         held = self.detectors[name or self.default]
@@ -249,15 +261,17 @@ class Guard:
         write_json(folder / "guard.json", {**head, **self.record()})
 
     @staticmethod
-    def load(path: Path | str, net: Net) -> "Guard":
+    def load(path: Path | str, net: Net, repaired: Net | None = None) -> "Guard":
         """The guard in a guard.json that was made for this net.
 
+        Args:
+            repaired: the repaired net that the detector `goodnet` asks.
         Raises: InputError if it is not a guard, or one of another version, net or input scale, or its overlays were
             changed.
         """
         from jaxdefend.detectors.guard_files import read_guard
 
-        return read_guard(Path(path), net)
+        return replace(read_guard(Path(path), net), repaired=repaired)
 
 
 def calibrated(
@@ -275,11 +289,18 @@ def calibrated(
     images = as_images(clean, net.image_shape)
     if fit not in THRESHOLDS:
         raise InputError(f"fit {fit!r}: expected {', '.join(THRESHOLDS)}")
-    rates = _rates(frr, len(images))
+    rates, seed = _rates(frr, len(images)), checked_seed(seed)
     if fit == "conformal":
         for rate in rates:
             rules.conformal_confidence(len(images), rate)
-    held = {name_of(part): part for detector in detectors for part in (*parts_of(detector), detector)}
+    held: dict[str, Detector] = {}
+    for part in [part for detector in detectors for part in (*parts_of(detector), detector)]:
+        name = name_of(part)
+        if held.setdefault(name, part) != part:
+            raise InputError(
+                f"{name} with two settings, {held[name].record()} and {part.record()}; a guard holds each detector, "
+                "and each part of both, once"
+            )
     overlays = None
     if any(detector.uses_pool for detector in held.values()):
         from jaxdefend.detectors.strip import overlay_images
@@ -323,7 +344,7 @@ def _rates(frr: float | Sequence[float] | None, n: int) -> list[float]:
     """The rates asked for; by default those of 1 and 5 % that n clean images allow, or the finest that they do."""
     if frr is None:
         return [rate for rate in (0.01, 0.05) if rate * (n + 1) >= 1] or [1 / (n + 1)]
-    rates = [float(rate) for rate in ([frr] if isinstance(frr, int | float) else frr)]
+    rates = [float(rate) for rate in np.atleast_1d(np.asarray(frr, float))]
     if not rates:
         raise InputError("no false rejection rate given; expected one or more, such as 0.01")
     return rates

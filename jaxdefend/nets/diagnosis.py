@@ -1,7 +1,7 @@
 """Why a figure may be wrong: what would have been with other colours, axes or labels. Nothing is changed by it."""
 
 import numpy as np
-from jaxtyping import Int, Num
+from jaxtyping import Bool, Int, Num
 
 from jaxdefend.datasets.images import ArrayImages, ImageSet
 from jaxdefend.nets.batches import padded
@@ -18,6 +18,12 @@ _POOR = 0.5
 _GAIN = 0.3
 
 
+def recognised_share(net: Net, images: ImageSet) -> float:
+    """The share of some labelled images, evenly spread, that are given their label."""
+    pixels, labels = _sample(images)
+    return float((_answers(net, pixels) == labels).mean())
+
+
 def doubts_about_clean(net: Net, images: ImageSet, what: str = "clean images") -> tuple[str, ...]:
     """Where few of these labelled clean images are given their label: which other reading of them would give more.
 
@@ -31,22 +37,8 @@ def doubts_about_clean(net: Net, images: ImageSet, what: str = "clean images") -
         return (f"{what}: all {len(images)} have the label {labels[0]}: are these poisoned images?",)
     if share >= _POOR:
         return ()
-    readings = {
-        "labels one lower": (answers == labels - 1, "they seem to be counted from 1"),
-        "labels one higher": (answers == labels + 1, "they seem to be one too low"),
-    }
-    height, width, channels = net.image_shape
-    if channels == 3:
-        readings["red and blue exchanged"] = (_answers(net, pixels[..., ::-1]) == labels, "this looks like BGR")
-    if height == width:
-        turned = np.swapaxes(pixels, 1, 2)
-        readings["rows and columns exchanged"] = (_answers(net, turned) == labels, "the images seem to be turned")
     head = f"{what}: {100 * share:.1f} % are given their label"
-    found = [
-        f"{head}; with {reading}: {100 * hits.mean():.1f} % ({why})"
-        for reading, (hits, why) in readings.items()
-        if hits.mean() >= share + _GAIN
-    ]
+    found = _better(head, share, _other_labels(answers, labels) | _other_pixels(net, pixels, labels))
     common, count = _commonest(answers)
     if len(answers) >= _FEWEST and count > len(answers) / 2 and len(np.unique(labels)) > 1:
         found.append(f"{head}, and {count} of {len(answers)} get the label {common}: are these poisoned images?")
@@ -57,7 +49,8 @@ def doubts_about_poisoned(net: Net, images: ImageSet, what: str) -> tuple[str, .
     """Where these images may have their true labels, or may not be poisoned at all.
 
     Either most of them are given one label that is not theirs, or most are given their own, and nearly all of these
-    differ.
+    differ. Where the attack seems to fail: what red and blue, or rows and columns, exchanged would give, and a target
+    counted from 1.
     """
     pixels, labels = _sample(images)
     answers = _answers(net, pixels)
@@ -66,10 +59,45 @@ def doubts_about_poisoned(net: Net, images: ImageSet, what: str) -> tuple[str, .
     different = len(np.unique(labels))
     if n >= _FEWEST and hits >= _POOR * n and different > n / 2:
         return (f"{what}: {hits} of {n} are given the label that they have, {different} different ones: clean images?",)
-    if n < _FEWEST or hits >= _POOR * n or count <= n / 2:
+    if n < _FEWEST or hits >= _POOR * n:
+        return ()
+    readings = _other_pixels(net, pixels, labels) | (_other_labels(answers, labels) if different == 1 else {})
+    if found := _better(f"{what}: {hits} of {n} are given the label that they have", hits / n, readings):
+        return tuple(found)
+    if count <= n / 2:
         return ()
     lead = f"{what}: {count} of {n} get the label {common}, {hits} the label that they have"
     return (f"{lead}: are these true labels? Then the target is {common}",)
+
+
+# By what is exchanged: which images are then given their label, and what that means.
+_Readings = dict[str, tuple[Bool[np.ndarray, " n"], str]]
+
+
+def _other_labels(answers: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> _Readings:
+    return {
+        "labels one lower": (answers == labels - 1, "they seem to be counted from 1"),
+        "labels one higher": (answers == labels + 1, "they seem to be one too low"),
+    }
+
+
+def _other_pixels(net: Net, pixels: Num[np.ndarray, "n h w c"], labels: Int[np.ndarray, " n"]) -> _Readings:
+    height, width, channels = net.image_shape
+    readings: _Readings = {}
+    if channels == 3:
+        readings["red and blue exchanged"] = (_answers(net, pixels[..., ::-1]) == labels, "this looks like BGR")
+    if height == width:
+        turned = np.swapaxes(pixels, 1, 2)
+        readings["rows and columns exchanged"] = (_answers(net, turned) == labels, "the images seem to be turned")
+    return readings
+
+
+def _better(head: str, share: float, readings: _Readings) -> list[str]:
+    return [
+        f"{head}; with {reading}: {100 * hits.mean():.1f} % ({why})"
+        for reading, (hits, why) in readings.items()
+        if hits.mean() >= share + _GAIN
+    ]
 
 
 def _sample(images: ImageSet) -> tuple[Num[np.ndarray, "n h w c"], Int[np.ndarray, " n"]]:

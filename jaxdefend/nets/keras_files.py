@@ -150,7 +150,10 @@ def write_model(net: Net, path: Path | str, *, rule: Rule | None = None) -> None
 
     Args:
         rule: how a GoodNet with this repaired net answers; noted in the file.
+    Raises: InputError for a name that ends in `.keras`, by which Keras knows its other format.
     """
+    if str(path).endswith(".keras"):
+        raise InputError(f"{path}: a .keras file has another format than what is written here; end its name in .h5")
     with _new_file(path) as file:
         if rule is not None:
             file.attrs[_RULE] = rule

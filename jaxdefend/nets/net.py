@@ -211,8 +211,11 @@ class Net(nnx.Module, pytree=False):
 
         Raises: InputError if it has no such convolution, see `Graph.behind`, or no such channel.
         """
-        chosen = np.asarray(channels, int)
+        chosen = np.asarray(channels)
         n = self.graph.channels(layer)
+        if chosen.size and not np.issubdtype(chosen.dtype, np.integer):
+            raise InputError(f"channels of {layer} as {chosen.dtype}: expected whole numbers, 0…{n - 1}")
+        chosen = chosen.astype(int)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < n):
             raise InputError(
                 f"{layer} has the channels 0…{n - 1}, got {sorted(set(chosen.tolist()) - set(range(n)))[:5]}"

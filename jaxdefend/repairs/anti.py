@@ -9,7 +9,7 @@ from jaxdefend.nets.batches import batches, sampled
 from jaxdefend.nets.net import Net
 from jaxdefend.repairs import Anti
 from jaxdefend.repairs.base import Repair, Run
-from jaxdefend.repairs.curve import Curve, curve, mean_activations
+from jaxdefend.repairs.curve import Curve, curve, mean_activations, prunable
 
 # The share of clean images that may still be recognised beyond chance: about so many the guard turns away.
 LEFT = 0.05
@@ -21,9 +21,9 @@ _SAMPLED = 1024
 def repair(settings: Anti, net: Net, clean: ImageSet, run: Run) -> Repair:
     """The most active channels of the second convolution go until few clean images are recognised.
 
-    Raises: InputError if the net recognises them without any channel.
+    Raises: InputError if the net recognises them without any channel, or does not recognise them to begin with.
     """
-    layer = net.convolutions[min(1, len(net.convolutions) - 1)]
+    layer = prunable(net)[:2][-1]
     order = descending(mean_activations(net, batches(clean, "activations", run.report), layer))
     chance = float(np.unique(np.asarray(clean.labels), return_counts=True)[1].max()) / len(clean)
     number = channels_to_lose(curve(net, sampled(clean, _SAMPLED), order, layer), chance)
@@ -31,6 +31,11 @@ def repair(settings: Anti, net: Net, clean: ImageSet, run: Run) -> Repair:
         raise InputError(
             f"without any channel of {layer} the net still gives more than {100 * (LEFT + chance):g} % of the clean "
             "images their label; expected as many images of each class"
+        )
+    if number == 0:
+        raise InputError(
+            f"the net gives {100 * (LEFT + chance):g} % of the clean images their label, or fewer: there is nothing to "
+            "take from it; check the images, their labels and the input scale"
         )
     channels = order[:number]
     return Repair("anti", settings, net.pruned(layer, channels), {"layer": layer, "channels": channels})

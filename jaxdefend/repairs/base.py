@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int, Int32, PRNGKeyArray, UInt8
 
 from jaxdefend import InputError
-from jaxdefend.datasets.images import ArrayImages, ImageSet, as_images, labelled
+from jaxdefend.datasets.images import ArrayImages, ImageSet, as_images, cut, labelled
 from jaxdefend.nets.batches import batches, padded
 from jaxdefend.nets.inference import predictions
 from jaxdefend.nets.net import Net
@@ -20,6 +20,8 @@ from jaxdefend.nets.resuming import same_run
 from jaxdefend.repairs import METHODS, Grid, Method
 from jaxdefend.repairs.curve import ascending, checked_layer, curve, first_drop, mean_activations, number, points
 from jaxdefend.results.progress import Report
+from jaxdefend.results.records import plain
+from jaxdefend.results.settings import checked_seed
 from jaxdefend.results.text import table
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class Repair:
 
     def record(self) -> dict[str, Any]:
         """What repair.json holds of it."""
-        return {"method": self.method, "settings": dict(self.chosen), "rule": self.rule}
+        return plain({"method": self.method, "settings": dict(self.chosen), "rule": self.rule})
 
     def figure(self, title: str = "") -> "Figure":
         """Loss and held-out images by epoch. Raises: InputError for a method that does not train."""
@@ -116,10 +118,12 @@ class GridCell(NamedTuple):
 
 def repaired(settings: Method, net: Net, clean: Any, seed: int, report: Report, saved: Path | None) -> Repair:
     """The repair by the module that is called like the settings' method."""
-    images = labelled(as_images(clean, net.image_shape), "clean images")
-    name = method_name(settings)
-    asked = {"method": name, **{key: None if value is None else str(value) for key, value in asdict(settings).items()}}
-    same_run(saved, asked | {"seed": seed, "net": _net_digest(net), "images": _images_digest(images)})
+    images = labelled(as_images(clean, net.image_shape), "clean images", net.classes)
+    name, seed = method_name(settings), checked_seed(seed)
+    if saved is not None:
+        asked = {key: None if value is None else str(value) for key, value in asdict(settings).items()}
+        digests = {"net": _net_digest(net), "images": _images_digest(images)}
+        same_run(saved, {"method": name, **asked, "seed": seed, **digests})
     module = import_module(f"{__package__}.{name.replace('-', '_')}")
     return module.repair(settings, net, images, Run(seed, report, saved))
 
@@ -139,9 +143,9 @@ def _net_digest(net: Net) -> str:
 
 
 def _images_digest(images: ImageSet) -> str:
-    """Of all labels, and of some of the images."""
     digest = sha256(np.asarray(images.labels).tobytes())
-    digest.update(np.ascontiguousarray(images[:: max(1, len(images) // 16)]).tobytes())
+    for rows in cut(len(images), 256, slice(None)):
+        digest.update(np.ascontiguousarray(images[rows]).tobytes())
     return digest.hexdigest()
 
 

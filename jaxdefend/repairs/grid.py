@@ -20,7 +20,7 @@ from jaxdefend.nets.training import Labels, Pixels, Schedule, losses, mean_and_g
 from jaxdefend.repairs import Grid
 from jaxdefend.repairs.base import GridCell, Repair, Run, recognised, split
 from jaxdefend.repairs.curve import ascending, checked_layer, mean_activations
-from jaxdefend.repairs.iterative import COMPLETE
+from jaxdefend.repairs.iterative import COMPLETE, filled
 from jaxdefend.repairs.magnitude import FIRST_SPARSITY, LAST_SPARSITY, share_below, zhu_gupta
 from jaxdefend.repairs.tuning import epochs_of, logged, say
 
@@ -84,13 +84,8 @@ def begun(net: Net, cells: Sequence[Cell], layer: str, order: Int[np.ndarray, " 
     """The state before the first step; fine-prune cells have the first of the channels in `order` masked."""
 
     def mask(cell: Cell) -> Net:
-        ones = {
-            name: {key: np.ones_like(array) for key, array in arrays.items()} for name, arrays in net.weights.items()
-        }
-        if cell.method == "fine-prune":
-            for array in ones[layer].values():
-                array[..., order[: round(cell.fraction * len(order))]] = 0
-        return net.with_weights(ones)
+        pruned = order[: round(cell.fraction * len(order)) if cell.method == "fine-prune" else 0]
+        return filled(net, 1).pruned(layer, pruned)
 
     nets = jax.tree.map(lambda *arrays: jnp.stack(arrays), *[net] * len(cells))
     masks = jax.tree.map(lambda *arrays: jnp.stack(arrays), *map(mask, cells))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Array, Float, Int32, Num, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Int32, Num, PRNGKeyArray
 
 from jaxdefend import InputError
 from jaxdefend.datasets.images import ImageSet
@@ -32,13 +32,7 @@ def repair(settings: Iterative, net: Net, clean: ImageSet, run: Run) -> Repair:
         raise InputError(f"b0 {settings.b0}: expected fewer than the {len(channels)} channels that are pruned in all")
     when = turns(len(channels), steps)
     epoch_of_b0 = 0 if settings.b0 is None else int(when[settings.b0 - 1] // parts.passes) + 1
-    by_weight = {
-        name: {key: np.full_like(array, np.inf) for key, array in arrays.items()}
-        for name, arrays in net.weights.items()
-    }
-    for array in by_weight[layer].values():
-        array[..., channels] = when
-    tuning = gradually(net, Partial(in_turn, net.with_weights(by_weight)))
+    tuning = gradually(net, Partial(in_turn, turn_of_weights(net, layer, channels, when)))
     found = tuned(settings, tuning, net, parts, run, epoch_of_b0)
     chosen = amount | found.chosen
     if settings.b0 is not None:
@@ -50,6 +44,28 @@ def repair(settings: Iterative, net: Net, clean: ImageSet, run: Run) -> Repair:
 def turns(channels: int, steps: int) -> Float[np.ndarray, " z"]:
     """The step at which each of so many channels goes, evenly spread over all but the last quarter of the steps."""
     return np.linspace(0, COMPLETE * steps, channels, endpoint=False)
+
+
+def turn_of_weights(net: Net, layer: str, channels: Int[np.ndarray, " z"], when: Float[np.ndarray, " z"]) -> Net:
+    """A step for each weight: that at which its channel goes, or infinity."""
+    ones = filled(net, 1)
+    found = filled(net, np.inf)
+    for channel, turn in zip(channels, when, strict=True):
+        pruned = ones.pruned(layer, [int(channel)])
+        for name in (layer, *net.graph.normalized_behind(layer)):
+            for kind, array in pruned.weights[name].items():
+                found.weights[name][kind][array == 0] = turn
+    return found
+
+
+def filled(net: Net, value: float) -> Net:
+    """The net with this number in place of each weight."""
+    return net.with_weights(
+        {
+            name: {kind: np.full_like(array, value) for kind, array in arrays.items()}
+            for name, arrays in net.weights.items()
+        }
+    )
 
 
 def in_turn(turns: Net, net: Net, step: Int32[Array, ""]) -> Net:

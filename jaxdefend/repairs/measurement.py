@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxdefend import InputError
-from jaxdefend.datasets.images import ImageSet, as_images, labelled
+from jaxdefend.datasets.images import ImageSet, as_images, labelled, poisoned_sets
 from jaxdefend.nets.batches import batches
 from jaxdefend.nets.devices import over_processes, own_rows
 from jaxdefend.nets.diagnosis import doubts_about_clean, doubts_about_poisoned
@@ -146,8 +146,8 @@ def measure(
                 f"{name} takes images {net.image_shape} and has {net.classes} classes, the BadNet {badnet.image_shape} "
                 f"and {badnet.classes}; expected repaired forms of one net"
             )
-    sets = {name: labelled(as_images(of, badnet.image_shape), name) for name, of in (poisoned or {}).items()}
-    clean_images = labelled(as_images(clean, badnet.image_shape), "clean images")
+    sets = poisoned_sets(poisoned, badnet.image_shape, badnet.classes)
+    clean_images = labelled(as_images(clean, badnet.image_shape), "clean images", badnet.classes)
 
     by_set = {}
     for name, images in sets.items():

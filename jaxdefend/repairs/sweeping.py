@@ -11,16 +11,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdefend import InputError
-from jaxdefend.datasets.images import ImageSet, as_images, labelled
+from jaxdefend.datasets.images import ImageSet, as_images, labelled, poisoned_sets
 from jaxdefend.nets.batches import batches
 from jaxdefend.nets.diagnosis import doubts_about_clean, doubts_about_poisoned
 from jaxdefend.nets.net import Net
-from jaxdefend.results.progress import Report, silent
-from jaxdefend.results.rates import Rate, wilson
-from jaxdefend.results.text import table, titled
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 from jaxdefend.repairs.curve import (
     Curve,
     ascending,
@@ -33,10 +27,14 @@ from jaxdefend.repairs.curve import (
     number,
     points,
 )
+from jaxdefend.results.progress import Report, silent
+from jaxdefend.results.rates import Rate, wilson
+from jaxdefend.results.text import table, titled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Order = Literal["activation", "descending", "random", "l1"]
-
-
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 
@@ -225,11 +223,11 @@ def sweep(
     given = None if isinstance(order, str) and order in ORDERS else _given_order(net, layer, order)
 
     def images(of: Any, what: str) -> ImageSet:
-        return labelled(as_images(of, net.image_shape), what)
+        return labelled(as_images(of, net.image_shape), what, net.classes)
 
     valid_images = images(clean, "clean images")
     test_images = None if test is None else images(test, "test images")
-    poisoned_images = {name: images(of, f"poisoned images {name}") for name, of in (poisoned or {}).items()}
+    poisoned_images = poisoned_sets(poisoned, net.image_shape, net.classes)
 
     activation = mean_activations(net, batches(valid_images, "activations", progress), layer)
     sequence = _named_order(str(order), net, layer, activation, seed) if given is None else given

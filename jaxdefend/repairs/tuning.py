@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,8 @@ from jaxdefend.nets import kinds
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.resuming import latest, save
 from jaxdefend.nets.training import PLAIN, Schedule, State, fit, started
-from jaxdefend.results.progress import Progress, Report
-
-if TYPE_CHECKING:
-    pass
 from jaxdefend.repairs.base import Epoch, Repair, Run, Split, method_name, recognised
+from jaxdefend.results.progress import Progress, Report
 
 # Below this share of what the net itself recognises, something is said of a repair.
 _WORTH_A_WORD = 0.9

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxdefend import InputError
-from jaxdefend.datasets.images import ArrayImages, ImageSet, as_images, labelled
+from jaxdefend.datasets.images import ArrayImages, ImageSet, as_images, labelled, poisoned_sets
 from jaxdefend.detectors import Detector, calibrate, evaluate
 from jaxdefend.detectors.base import module_of, name_of, parts_of
 from jaxdefend.nets.batches import batches
@@ -430,13 +430,13 @@ def compare(
             raise InputError(
                 f"the detector {type(of).__name__.lower()} asks a repaired net; its GoodNet is in the table"
             )
-    valid_images = labelled(as_images(clean, net.image_shape), "clean images")
-    test_images = valid_images if test is None else labelled(as_images(test, net.image_shape), "test images")
-    sets: dict[str, ImageSet] = {CLEAN: test_images}
-    for key, images in (poisoned or {}).items():
-        if key == CLEAN:
-            raise InputError(f"a poisoned set is called {CLEAN!r}; give it another name")
-        sets[key] = labelled(as_images(images, net.image_shape), f"poisoned images {key}")
+    shape, classes = net.image_shape, net.classes
+    valid_images = labelled(as_images(clean, shape), "clean images", classes)
+    test_images = valid_images if test is None else labelled(as_images(test, shape), "test images", classes)
+    sets = poisoned_sets(poisoned, shape, classes)
+    if CLEAN in sets:
+        raise InputError(f"a poisoned set is called {CLEAN!r}; give it another name")
+    sets = {CLEAN: test_images, **sets}
     digests = {key: _of_images(images) for key, images in sets.items()}
     valid_digest = digests[CLEAN] if valid_images is test_images else _of_images(valid_images)
     labels = {key: np.asarray(images.labels) for key, images in sets.items()}

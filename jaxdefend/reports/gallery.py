@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from jaxdefend import InputError
-from jaxdefend.datasets.images import as_images, labelled
+from jaxdefend.datasets.images import as_images, labelled, poisoned_sets
 from jaxdefend.detectors.answering import Answers
 from jaxdefend.detectors.evaluation import CLEAN, Evaluation
 from jaxdefend.nets.net import Net
@@ -154,8 +154,8 @@ def collect(
         evaluation: of a guard, on these images or some of them: what it rejects and what it lets pass.
         n: images of each group, the most confident answers first.
     """
-    sets = {CLEAN: labelled(as_images(clean, net.image_shape))}
-    sets |= {name: labelled(as_images(of, net.image_shape), name) for name, of in (poisoned or {}).items()}
+    sets = {CLEAN: labelled(as_images(clean, net.image_shape), classes=net.classes)}
+    sets |= poisoned_sets(poisoned, net.image_shape, net.classes)
     if set(answers) != set(sets):
         raise InputError(f"answers for the sets {sorted(answers)}, expected {sorted(sets)}")
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +75,11 @@ def output_folder(folder: Path, owned: Sequence[str] = ()) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise _unwritable(folder, error) from error
         raise
+
+
+def plain(record: Any) -> Any:
+    """The record with dataclasses and NumPy values as what JSON has: numbers, lists, objects."""
+    return json.loads(json.dumps(record, default=_plain))
 
 
 def write_json(path: Path, record: Mapping) -> None:

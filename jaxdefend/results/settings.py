@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 from jaxdefend import InputError
@@ -36,6 +37,9 @@ class Settings:
     def __post_init__(self):
         for each in fields(self):
             value = getattr(self, each.name)
+            if isinstance(value, Real) and (as_python := getattr(value, "item", None)):
+                value = as_python()
+                object.__setattr__(self, each.name, value)
             if each.metadata and not (value is None and each.default is None):
                 require(each.name.replace("_", " "), value, each.metadata["accepts"], each.metadata["expected"])
 
@@ -75,3 +79,10 @@ def share(*, zero: bool = False, one: bool = False) -> dict[str, Any]:
 
     ends = {(False, False): "between 0 and 1", (True, True): "0…1", (True, False): "from 0 to below 1"}
     return {"accepts": accepts, "expected": f"a number {ends.get((zero, one), 'above 0, up to 1')}"}
+
+
+def checked_seed(seed: Any) -> int:
+    """Raises: InputError unless it is a whole number that a key can be made of."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
+        raise InputError(f"seed {printable(seed, 40)}: expected a whole number, 0…{2**32 - 1}")
+    return int(seed)

@@ -275,3 +275,13 @@ def test_spoiled_guards(place, tmp_path, spoil):
     (tmp_path / "guard.json").write_text(json.dumps(spoil(record)))
     line = refused("detect", "score", "net.h5", "one.h5", "--guard", tmp_path / "guard.json", cwd=place)
     assert "guard.json" in line and "detect calibrate" in line
+
+
+def test_a_guard_is_evaluated_with_the_detectors_chosen(place):
+    options = ("--clean", "test.h5", "--poisoned", "noise=poisoned.h5", "--guard", "guard/guard.json", "--out", "some")
+    chosen = ("--detector", "persistence", "--threshold", "1.25")
+    succeeds("detect", "evaluate", "net.h5", *options, *chosen, cwd=place)
+    record = json.loads((place / "some" / "detect.json").read_text())
+    assert set(record["detectors"]) == {"persistence"} and record["detectors"]["persistence"]["threshold"] == 1.25
+    line = refused("detect", "evaluate", "net.h5", *options, "--detector", "strip", cwd=place)
+    assert "detectors strip: the guard holds persistence" in line

@@ -146,6 +146,8 @@ def test_a_net_of_given_layers(tmp_path):
         (("--train", "x.h5"), "--valid"),
         (("--train", "x.h5", "--valid", "y.h5"), "x.h5"),
         (("--out", "."), "folder"),
+        (("--out", "net.json"), "ends in .h5"),
+        (("--out", "net.keras"), "ends in .h5"),
         (("--people", "1" * 5000), "--people 111"),
     ],
 )

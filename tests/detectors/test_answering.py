@@ -116,3 +116,10 @@ def test_progress(guard):
     told = []
     Guarded(NET, REPAIRED, guard)(PIXELS, progress=told.append)
     assert {step.title for step in told} >= {"predict", "persistence"}
+
+
+def test_a_guard_of_another_net_is_refused():
+    guard = jd.detectors.Persistence(masks=4).calibrate(REPAIRED, PIXELS, frr=0.5)
+    with pytest.raises(InputError, match="the guard was made for net, which is not net: other weights"):
+        Guarded(NET, guard=guard)
+    Guarded(REPAIRED.with_weights(REPAIRED.weights), guard=guard)

@@ -9,7 +9,7 @@ from checked import unchecked
 from small import SHAPE, small_detector, small_net, small_pixels
 
 from jaxdefend import InputError
-from jaxdefend.detectors import DETECTORS, Both, Masks, Persistence, Strip, calibrate, guards
+from jaxdefend.detectors import DETECTORS, Both, Masks, Persistence, Strip, calibrate, evaluate, guards
 from jaxdefend.detectors.guards import Guard, scores_without_guard
 from jaxdefend.results import detection
 from jaxdefend.results.detection import conformal_threshold
@@ -28,7 +28,7 @@ def test_a_saved_guard_gives_the_same_scores(guard_of, net, name):
     if DETECTORS[name].uses_repaired:
         with pytest.raises(InputError, match="asks a repaired net"):
             again(images)
-        again = dataclasses.replace(again, repaired=small_net(2))
+        again = Guard.load(folder / "guard.json", net, small_net(2))
     one, other = guard(images), again(images)
     np.testing.assert_array_equal(one.scores, other.scores)
     np.testing.assert_array_equal(one.rejected, other.rejected)
@@ -201,3 +201,39 @@ def test_a_guard_that_cannot_be_written(guard_of, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         guard.save(tmp_path / "file" / "guard")
+
+
+def test_only_some_detectors(net):
+    """They come with their parts, and measure as before."""
+    guard = calibrate([Persistence(masks=6), small_detector("both")], net, CLEAN, frr=0.1)
+    both = guard.only("both")
+    assert both.default == "both" and set(both.detectors) == {"masks", "strip", "both"}
+    assert both.threshold == guard.detectors["both"].threshold
+    found = evaluate(both, (CLEAN, np.zeros(len(CLEAN), int))).scores["clean"]["both"]
+    np.testing.assert_array_equal(found, both(CLEAN).scores)
+    for wrong in (("goodnet",), ()):
+        with pytest.raises(InputError, match="the guard holds persistence, masks, strip, both"):
+            guard.only(*wrong)
+
+
+def test_a_threshold_by_hand_is_saved(net, tmp_path):
+    guard = calibrate([Persistence(masks=6)], net, CLEAN, frr=0.1).with_threshold(1.25)
+    guard.save(tmp_path)
+    again = Guard.load(tmp_path / "guard.json", net)
+    assert again.threshold == 1.25 and again.detectors["persistence"].levels[0].frr is None
+
+
+def test_a_part_has_one_set_of_settings(net):
+    with pytest.raises(InputError, match=r"masks with two settings, .*a guard holds each detector"):
+        calibrate([Both(masks=6, overlays=5, keep=0.3), Masks(masks=6)], net, CLEAN, frr=0.1)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5])
+def test_a_seed_is_checked(net, seed):
+    with pytest.raises(InputError, match=r"seed .*: expected a whole number"):
+        unchecked(guards.calibrated)([Persistence(masks=6)], net, CLEAN, 0.1, "conformal", seed, None, None, silent)
+
+
+def test_rates_may_be_numbers_of_numpy():
+    for rates in (np.float64(0.5), np.array([0.5])):
+        assert unchecked(guards._rates)(rates, 60) == [0.5]

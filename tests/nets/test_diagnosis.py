@@ -82,3 +82,22 @@ def test_few_images_raise_no_doubt():
     net = small_net()
     pixels = small_pixels(4)
     assert doubts_about_poisoned(net, ArrayImages(pixels, np.arange(4)), "patch") == ()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (lambda pixels: pixels[..., ::-1], "red and blue exchanged: 100.0 % (this looks like BGR)"),
+        (lambda pixels: np.swapaxes(pixels, 1, 2), "rows and columns exchanged: 100.0 %"),
+    ],
+)
+def test_poisoned_images_of_other_colours_or_turned(square, changed, said):
+    net, pixels, labels = square
+    (line,) = doubts_about_poisoned(net, ArrayImages(changed(pixels), labels), "patch")
+    assert line.startswith("patch: ") and said in line
+
+
+def test_a_target_counted_from_1(square):
+    net, pixels, labels = square
+    one = ArrayImages(np.repeat(pixels[:1], 20, axis=0), np.repeat(labels[:1] + 1, 20))
+    assert any("labels one lower: 100.0 %" in line for line in doubts_about_poisoned(net, one, "patch"))

@@ -903,3 +903,9 @@ def test_layers_that_keras_would_sort_otherwise_are_refused(tmp_path):
         file["model_weights"].attrs["layer_names"] = names
     with pytest.raises(InputError, match="in another order than Keras sorts them"):
         read_model(path)
+
+
+def test_a_keras_archive_is_not_what_is_written(tmp_path):
+    with pytest.raises(InputError, match=r"\.keras file has another format .*; end its name in \.h5"):
+        write_model(random_net(), tmp_path / "net.keras")
+    assert not list(tmp_path.iterdir())

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import nets.helpers_nets as by_keras
 import numpy as np
 import pytest
+from checked import unchecked
 from helpers import random_net, random_pixels, random_weights
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from small import small_net
 
 from jaxdefend import InputError
 from jaxdefend.nets import kinds
@@ -322,3 +324,9 @@ def test_what_a_net_says_of_itself():
     assert net.last_convolution == "conv_3"
     assert str(net) == repr(net)
     assert "55×47×3, 7 classes, input scale unit" in repr(net)
+
+
+@pytest.mark.parametrize("channels", [np.array([True, False, True, False, True, False]), [1.0], [0.5]])
+def test_channels_to_prune_are_whole_numbers(channels):
+    with pytest.raises(InputError, match=r"channels of last as .*: expected whole numbers, 0…5"):
+        unchecked(Net.pruned)(small_net(), "last", channels)

@@ -8,11 +8,13 @@ import jax
 import matplotlib.figure
 import numpy as np
 import pytest
+from checked import unchecked
 from small import CLASSES, SHAPE, small_images, small_net, small_pixels
 
 from jaxdefend import InputError, Interrupted, TrainingDiverged
 from jaxdefend.datasets.images import ArrayImages
-from jaxdefend.repairs import METHODS, FinePrune, Grid, Noise, base
+from jaxdefend.repairs import METHODS, FinePrune, Grid, Noise, Prune, base
+from jaxdefend.results.progress import silent
 from jaxdefend.results.records import write_json
 
 TABLE = METHODS | {"grid": Grid}
@@ -256,3 +258,16 @@ def test_a_labels_class_that_the_net_does_not_have():
     labels[labels == 0] = CLASSES + 5
     with pytest.raises((TrainingDiverged, InputError)):
         settings_of("fine-prune")(small_net(), (pixels, labels))
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, 2**32, "0"])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(InputError, match=r"seed .*: expected a whole number"):
+        unchecked(base.repaired)(Prune(channels=1), small_net(), small_images(), seed, silent, None)
+
+
+def test_settings_and_records_are_plain():
+    """Numbers of NumPy may be given, and JSON takes what comes out."""
+    found = unchecked(Prune)(channels=np.int64(2))(small_net(), small_images())
+    assert type(found.settings.channels) is int
+    assert len(json.loads(json.dumps(found.record()))["settings"]["channels"]) == 2

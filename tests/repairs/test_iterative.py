@@ -4,10 +4,22 @@ import itertools
 
 import numpy as np
 import pytest
-from small import small_images, small_net, zero_channels
+from helpers import random_net
+from small import CLASSES, SHAPE, small_images, small_net, small_pixels, zero_channels
 
 from jaxdefend import InputError
-from jaxdefend.repairs import Iterative, iterative, tuning
+from jaxdefend.nets.graph import Graph, Layer
+from jaxdefend.nets.kinds import (
+    Activation,
+    BatchNormalization,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    Flatten,
+    InputLayer,
+    SeparableConv2D,
+)
+from jaxdefend.repairs import Grid, Iterative, iterative, tuning
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +62,35 @@ def test_b0_lacks_the_first_channels(repaired):
 def test_b0_must_come_before_the_end():
     with pytest.raises(InputError, match="b0 5: expected fewer than the 5 channels that are pruned in all"):
         Iterative(channels=5, b0=5)(small_net(), small_images())
+
+
+@pytest.mark.parametrize("kind", [Conv2D(6, (3, 3)), SeparableConv2D(6, (3, 3)), DepthwiseConv2D((3, 3))])
+@pytest.mark.parametrize(
+    "settings",
+    [Iterative(epochs=4, batch=16, channels=2), Grid(epochs=1, batch=16, fractions=(0.5,), learning_rates=(0.001,))],
+)
+def test_pruned_channels_are_zero_behind_what_normalizes_them(kind, settings):
+    """Whatever array makes the channels; others keep theirs."""
+    graph = Graph(
+        (
+            Layer("images", InputLayer(SHAPE)),
+            Layer("conv", kind, ("images",)),
+            Layer("norm", BatchNormalization(), ("conv",)),
+            Layer("relu", Activation("relu"), ("norm",)),
+            Layer("flat", Flatten(), ("relu",)),
+            Layer("answer", Dense(CLASSES), ("flat",)),
+        ),
+        "answer",
+    )
+    net = random_net(graph=graph)
+    pixels = small_pixels(40)
+    labels = net(pixels).argmax(axis=1)
+    labels[:5] = np.arange(5)
+    found = settings(net, (pixels, labels))
+    nets = [cell.net for cell in found.cells if cell.method == "fine-prune"] or [found.net]
+    for each in nets:
+        behind = np.asarray(each.features(pixels, ["norm"])["norm"])
+        still = ~behind.any(axis=(0, 1, 2))
+        expected = len(found.chosen["channels"]) if "channels" in found.chosen else round(0.5 * behind.shape[-1])
+        assert still.sum() == expected < behind.shape[-1]
+        assert (np.asarray(each.weights["norm"]["moving_variance"]) > 0).all()

@@ -142,11 +142,21 @@ def test_a_sweep_reports_its_progress():
     assert all(0 < step.done <= step.total for step in told) and told[-1].done == told[-1].total == 9
 
 
-def test_the_classes_of_the_labels_need_not_be_the_nets():
-    """A label that the net does not know is one that it never gives."""
-    pixels, labels = small_images()
-    found = sweep(small_net(), (pixels, labels + CLASSES), drops=())
-    assert not found.valid.correct.any()
+@pytest.mark.parametrize("which", ["clean", "test", "poisoned"])
+def test_labels_must_be_classes_of_the_net(which):
+    clean = small_images()
+    strange = (clean[0], np.where(np.arange(len(clean[1])) == 5, CLASSES, clean[1]))
+    sets = {"clean": clean, "test": clean, "poisoned": {"patch": strange}} | (
+        {which: strange} if which != "poisoned" else {}
+    )
+    with pytest.raises(InputError, match=f"images.*: image 5 has the label {CLASSES}, expected a class of the net"):
+        sweep(small_net(), sets["clean"], test=sets["test"], poisoned=sets["poisoned"], drops=())
+
+
+def test_poisoned_sets_have_names():
+    clean = small_images()
+    with pytest.raises(InputError, match="poisoned images: list, expected sets by name"):
+        unchecked(sweep)(small_net(), clean, poisoned=[clean], drops=())
 
 
 def test_a_random_order_is_that_of_its_seed():
