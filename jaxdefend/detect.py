@@ -91,7 +91,8 @@ def _parser() -> options_of.Parser:
         "--detector",
         nargs="+",
         choices=list(DETECTORS),
-        help="which detectors; the first one decides (default: all; goodnet with --repaired)",
+        help="which detectors, of a guard those that it holds; the first one decides (default: all, goodnet with "
+        "--repaired; what calibrate would take decides)",
     )
     evaluate.add_argument("--repaired", metavar="MODEL", help="Keras file of a repaired net, for the detector goodnet")
     evaluate.add_argument(
