@@ -185,8 +185,8 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Re
     for level in guard.detectors[guard.default].levels:
         if level.frr and (found := level.confidence):
             terminal.show(
-                f"FRR {100 * level.frr:g} %: at most {100 * found['expected_frr']:.3g} % in expectation; below "
-                f"{100 * level.frr:g} % with {100 * found['confidence']:.0f} % confidence, below "
+                f"FRR {100 * level.frr:.3g} %: at most {100 * found['expected_frr']:.3g} % in expectation; below "
+                f"{100 * level.frr:.3g} % with {100 * found['confidence']:.0f} % confidence, below "
                 f"{100 * found['frr_95']:.3g} % with 95 %, from {len(clean)} images"
             )
     files = ["guard.json", *(["overlays.h5"] if guard.pool is not None else [])]

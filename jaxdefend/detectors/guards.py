@@ -208,7 +208,7 @@ class Guard:
         rows = [
             [
                 name,
-                "by hand" if level.frr is None else f"{100 * level.frr:g} %",
+                "by hand" if level.frr is None else f"{100 * level.frr:.3g} %",
                 f"{level.threshold:.4f}",
                 f"{held.score.mean:.4f}",
                 f"{held.score.std:.4f}",

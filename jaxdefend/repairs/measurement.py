@@ -1,5 +1,6 @@
 """Clean accuracy and attack success of nets, and of their GoodNet."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,8 @@ class Measurement:
         )
 
     def _title(self, net: str, titles: Mapping[str, str] | None = None) -> str:
-        return {**_TITLES, **(titles or {})}.get(net, net.replace("_", " net "))
+        numbered = re.sub(r"^repaired_([0-9]+)$", r"repaired net \1", net)
+        return {**_TITLES, **(titles or {})}.get(net, numbered)
 
     def __repr__(self) -> str:
         return self.table()
