@@ -204,7 +204,7 @@ def _press_again(seconds: float) -> None:
     again.start()
 
 
-def _interrupt_again(swallowed: "sys.UnraisableHookArgs") -> None:
+def _interrupt_again(swallowed: Any) -> None:
     """Python swallows a Ctrl-C that falls into a destructor or a callback of the garbage collector: it comes again."""
     if swallowed.exc_type is KeyboardInterrupt:
         _interrupts_raise()
