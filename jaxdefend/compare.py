@@ -97,12 +97,7 @@ def _parser() -> options_of.Parser:
         default="conformal",
         help="how a threshold comes from clean scores, see detect (default: conformal)",
     )
-    parser.add_argument(
-        "--limit",
-        type=options_of.whole(1),
-        metavar="N",
-        help="images of each set that detectors see, evenly spread (default: all; of the synthetic faces 1000)",
-    )
+    options_of.add_limit(parser, "detectors see")
     options_of.add_seed(parser, "of repairs and detectors")
     options_of.add_input_scale(parser)
     options_of.add_out(parser)

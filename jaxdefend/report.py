@@ -57,12 +57,7 @@ def _parser() -> options_of.Parser:
     parser.add_argument(
         "--layer", metavar="LAYER", help="convolution whose channels are looked at and pruned (default: the last one)"
     )
-    parser.add_argument(
-        "--limit",
-        type=options_of.whole(1),
-        metavar="N",
-        help="images of each set that the guard sees, evenly spread (default: all; of the synthetic faces 1000)",
-    )
+    options_of.add_limit(parser, "the guard sees")
     parser.add_argument(
         "--pictures",
         type=options_of.whole(1, 1000),

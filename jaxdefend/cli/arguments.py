@@ -257,6 +257,15 @@ def add_seed(parser: argparse.ArgumentParser, of_what: str) -> None:
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help=f"{of_what} (default: 0)")
 
 
+def add_limit(parser: argparse.ArgumentParser, who: str) -> None:
+    parser.add_argument(
+        "--limit",
+        type=whole(1),
+        metavar="N",
+        help=f"images of each set that {who}, evenly spread (default: all; of the synthetic faces 1000)",
+    )
+
+
 def add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the results (default: a new one under runs/)"

@@ -507,8 +507,8 @@ def compare(
                 net, {key: detectors[key] for key in missing}, valid_images, sets, frr, fit, limit, seed, progress
             ),
         )
-        before = rates(hits(said[NONE], seen))
         attacked = hits(said[NONE], seen)
+        before = rates(attacked)
         for key in detectors:
             threshold, scores = found[key].threshold, found[key].scores
             passes = {of: scores[of] <= threshold for of in sets}

@@ -75,6 +75,8 @@ def test_checkpoints_of_earlier_versions(tmp_path):
     import orbax.checkpoint as ocp
 
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((tmp_path / "net").absolute(), {"weights": random_weights(), "input_scale": np.array(1, np.int32)})
+        checkpointer.save(
+            (tmp_path / "net").absolute(), {"weights": random_weights(), "input_scale": np.array(1, np.int32)}
+        )
     found = read_checkpoint(tmp_path / "net")
     assert (found.graph, found.input_scale) == (deepid(11), "unit")
