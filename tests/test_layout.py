@@ -12,7 +12,7 @@ from jaxdefend.nets.deepid import deepid
 PACKAGE = Path(jaxdefend.__file__).parent
 COMMANDS = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
 # From the ground; rooms on one floor do not import each other.
-FLOORS = (("results",), ("datasets",), ("nets",), ("attacks", "repairs", "detectors"), ("cli", "reports"))
+FLOORS = (("results",), ("datasets",), ("nets",), ("attacks", "repairs", "detectors", "audits"), ("cli", "reports"))
 BELOW = {
     room: {room} | {lower for floor in FLOORS[:height] for lower in floor}
     for height, floor in enumerate(FLOORS)

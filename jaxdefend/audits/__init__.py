@@ -1,0 +1,1 @@
+"""Audits: what a net tells about a backdoor without a poisoned image."""
