@@ -15,6 +15,7 @@ from jaxdefend.nets.graph import INPUT, LAYERS_LIMIT, LOGITS, Graph, Layer
 from jaxdefend.nets.keras_json import (
     DEPTH_LIMIT,
     MODELS,
+    PRUNING_WRAPPER,
     Call,
     array_of,
     batch_shape,
@@ -38,9 +39,6 @@ from jaxdefend.nets.kinds import Kind, Shape
 
 # NASNetLarge, with a thousand layers, takes 1.2 MB. More is not read: a list of lists takes thirty times its text.
 TEXT_LIMIT = 8 * 2**20
-
-# Of TensorFlow's model optimization: a layer within, and a mask for its kernel.
-_PRUNING_WRAPPER = "PruneLowMagnitude"
 
 # Layers that look at an image of rows, columns and channels.
 _ON_IMAGES = (
@@ -311,7 +309,7 @@ class _Reader:
         if kind in MODELS:
             outputs, inside = self.model(layer, inputs, depth + 1)
             return outputs, Entry(name, kind, trainable=trainable, inside=inside)
-        is_pruned = kind.rpartition(">")[2].rpartition(".")[2] == _PRUNING_WRAPPER
+        is_pruned = kind.rpartition(">")[2].rpartition(".")[2] == PRUNING_WRAPPER
         wrapper = name
         if is_pruned:
             layer = layer["config"]["layer"]
@@ -321,7 +319,7 @@ class _Reader:
         except InputError as error:
             raise InputError(f"layer {shown(name)}{with_article(kind)}: {error}") from None
         if is_pruned:
-            return outputs, replace(entry, name=wrapper, kind=_PRUNING_WRAPPER, is_pruned=True, trainable=trainable)
+            return outputs, replace(entry, name=wrapper, kind=PRUNING_WRAPPER, is_pruned=True, trainable=trainable)
         return outputs, replace(entry, trainable=trainable)
 
     def _one(self, kind: str, name: str, config: Mapping, inputs: list[_Tensor]) -> tuple[list[_Tensor], Entry]:

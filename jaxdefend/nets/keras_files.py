@@ -33,12 +33,12 @@ from jaxdefend.nets.scales import check_scale
 from jaxdefend.results.records import replacing
 from jaxdefend.results.text import printable, shortened
 
-_SCALE, _RULE = "jaxdefend_input_scale", "jaxdefend_rule"
+SCALE_ATTRIBUTE, RULE_ATTRIBUTE = "jaxdefend_input_scale", "jaxdefend_rule"
 _MESSAGE_LIMIT = 500
 
 # VGG16 with what its optimizer keeps takes 1.6 GB, without it 550 MB.
 _FILE_LIMIT = 2 * 2**30
-_MEMBER_LIMIT = 640 * 2**20
+MEMBER_LIMIT = 640 * 2**20
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def read_model(path: Path | str, architecture: Path | str | None = None) -> Mode
     """
     path = Path(path)
     separate = None if architecture is None else read_architecture(architecture)
-    with _errors(path, "a Keras model"), _opened(path) as (file, config, version):
+    with reading(path, "a Keras model"), _opened(path) as (file, config, version):
         scale, rule = _input_scale(file), _rule(file)
         own = None if config is None else read_config(config, version)
         if own is not None and separate is not None and own.graph != separate.graph:
@@ -82,8 +82,8 @@ def read_model(path: Path | str, architecture: Path | str | None = None) -> Mode
         else:
             weights, notes = read_weights(file, used, own is not None)
         net = Net(used.graph, weights, scale or used.input_scale or _scale_of_arrays(used.graph, weights))
-        sha256 = _digest(path)
-    lines = tuple(_line(f"{path}: {note}") for note in (*used.notes, *notes))
+        sha256 = digest(path)
+    lines = tuple(as_line(f"{path}: {note}") for note in (*used.notes, *notes))
     object.__setattr__(net, "source", Source(path.name, sha256, rule))
     return ModelFile(net, path.name, sha256, lines)
 
@@ -94,8 +94,8 @@ def read_architecture(path: Path | str) -> Architecture:
     Raises: InputError if there is none.
     """
     path = Path(path)
-    with _errors(path, "an architecture"):
-        _check_file(path)
+    with reading(path, "an architecture"):
+        check_file(path)
         if not h5py.is_hdf5(path) and not zipfile.is_zipfile(path):
             if path.stat().st_size > TEXT_LIMIT:
                 size = path.stat().st_size
@@ -108,26 +108,27 @@ def read_architecture(path: Path | str) -> Architecture:
 
 
 @contextmanager
-def _errors(path: Path, expected: str) -> Iterator[None]:
+def reading(path: Path, expected: str) -> Iterator[None]:
     """One line for whatever is wrong with a file."""
     where = shortened(str(path), 200)
     try:
         yield
     except InputError as error:
-        raise InputError(_line(f"{where}: {error}")) from error
+        raise InputError(as_line(f"{where}: {error}")) from error
     except FileNotFoundError as error:
-        raise InputError(_line(f"{where}: no such file")) from error
+        raise InputError(as_line(f"{where}: no such file")) from error
     except PermissionError as error:
-        raise InputError(_line(f"{where}: may not be read; change its permissions")) from error
+        raise InputError(as_line(f"{where}: may not be read; change its permissions")) from error
     except Exception as error:
         # h5py, zipfile and the decompressors answer damaged files with errors of a dozen kinds.
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(
-            _line(f"{where}: cannot be read as {expected} ({shortened(why, 200)}); is it complete?")
+            as_line(f"{where}: cannot be read as {expected} ({shortened(why, 200)}); is it complete?")
         ) from error
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raises: InputError unless it is a file of a size that a net may have."""
     if path.exists() and not path.is_file():
         raise InputError(f"is a {'folder' if path.is_dir() else 'device or pipe'}, expected a Keras model file")
     size = path.stat().st_size
@@ -137,7 +138,8 @@ def _check_file(path: Path) -> None:
         raise InputError(f"has {size:,} bytes, expected at most {_FILE_LIMIT:,}")
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of the file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -156,7 +158,7 @@ def write_model(net: Net, path: Path | str, *, rule: Rule | None = None) -> None
         raise InputError(f"{path}: a .keras file has another format than what is written here; end its name in .h5")
     with _new_file(path) as file:
         if rule is not None:
-            file.attrs[_RULE] = rule
+            file.attrs[RULE_ATTRIBUTE] = rule
         file.attrs["model_config"] = json.dumps(config_of_net(net))
         _write_layers(net, file, file.create_group("model_weights"))
 
@@ -194,7 +196,7 @@ def _new_file(path: Path | str) -> Iterator[h5py.File]:
 
 def _write_layers(net: Net, file: h5py.File, group: h5py.Group) -> None:
     if net.input_scale:
-        file.attrs[_SCALE] = net.input_scale
+        file.attrs[SCALE_ATTRIBUTE] = net.input_scale
     for place in (file, group):
         place.attrs["backend"], place.attrs["keras_version"] = np.bytes_("tensorflow"), np.bytes_("2.7.0")
     names = [layer.name for layer in net.graph.layers]
@@ -230,7 +232,7 @@ def _write_names(group: h5py.Group, attribute: str, names: Sequence[str]) -> Non
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[h5py.File, str | bytes | None, str | None]]:
     """The HDF5 file with the weights, the architecture if there is one, and the version of Keras if it is told."""
-    _check_file(path)
+    check_file(path)
     is_archive = zipfile.is_zipfile(path)
     if h5py.is_hdf5(path):
         if is_archive:
@@ -240,21 +242,22 @@ def _opened(path: Path) -> Iterator[tuple[h5py.File, str | bytes | None, str | N
             config, version = hdf5.text(file, "model_config", TEXT_LIMIT), hdf5.text(file, "keras_version", 100)
             yield file, config, decoded(version)
     elif is_archive:
-        _check_directory(path)
+        check_directory(path)
         with zipfile.ZipFile(path) as archive:
-            config = _member(archive, "config.json", TEXT_LIMIT)
+            config = member_of(archive, "config.json", TEXT_LIMIT)
             version = _version(archive)
-            weights = _member(archive, "model.weights.h5", _MEMBER_LIMIT)
+            weights = member_of(archive, "model.weights.h5", MEMBER_LIMIT)
         with h5py.File(io.BytesIO(weights), "r") as file:
             _check_one_set(file)
             if "layer_names" in file.attrs or hdf5.has(file, "model_weights"):
                 raise InputError("model.weights.h5 holds weights as Keras 2 keeps them, expected those of an archive")
             yield file, config, version
     else:
-        raise InputError(_what_else(path))
+        raise InputError(what_else(path))
 
 
-def _what_else(path: Path) -> str:
+def what_else(path: Path) -> str:
+    """What a file is that is neither an HDF5 file nor an archive."""
     with path.open("rb") as file:
         head = file.read(200)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
@@ -283,7 +286,7 @@ def _check_one_set(file: h5py.File) -> None:
         raise InputError(f"holds two sets of weights ({' and '.join(places[:2])}), expected one; save the model anew")
 
 
-def _check_directory(path: Path) -> None:
+def check_directory(path: Path) -> None:
     """Refuses an archive whose table of contents alone is large; zipfile would read it whole."""
     with path.open("rb") as file:
         size = path.stat().st_size
@@ -295,7 +298,8 @@ def _check_directory(path: Path) -> None:
         raise InputError("its table of contents is larger than that of any .keras archive; is it damaged?")
 
 
-def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+def member_of(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """The one member of this name, unpacked. Raises: InputError if there is none, or more than `limit` bytes of it."""
     entries = [entry for entry in archive.infolist() if entry.filename == name]
     if len(entries) != 1:
         raise InputError(f"{len(entries)} members {name}, expected one in a .keras archive")
@@ -317,25 +321,25 @@ def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 def _version(archive: zipfile.ZipFile) -> str | None:
     if "metadata.json" not in archive.namelist():
         return None
-    told = json.loads(_member(archive, "metadata.json", 2**16))
+    told = json.loads(member_of(archive, "metadata.json", 2**16))
     version = told.get("keras_version") if isinstance(told, dict) else None
     return version if isinstance(version, str) else None
 
 
 def _input_scale(file: h5py.File) -> str | None:
-    if _SCALE not in file.attrs:
+    if SCALE_ATTRIBUTE not in file.attrs:
         return None
-    return check_scale(decoded(hdf5.text(file, _SCALE, 2**16)) or "")
+    return check_scale(decoded(hdf5.text(file, SCALE_ATTRIBUTE, 2**16)) or "")
 
 
 def _rule(file: h5py.File) -> Rule | None:
-    told = decoded(hdf5.text(file, _RULE, 2**16))
+    told = decoded(hdf5.text(file, RULE_ATTRIBUTE, 2**16))
     if told is None:
         return None
     for rule in RULES:
         if told == rule:
             return rule
-    raise InputError(f"attribute {_RULE} is {shown(told)}, expected {' or '.join(RULES)}")
+    raise InputError(f"attribute {RULE_ATTRIBUTE} is {shown(told)}, expected {' or '.join(RULES)}")
 
 
 def _scale_of_arrays(graph: Graph, weights: Mapping[str, Mapping[str, np.ndarray]]) -> str | None:
@@ -348,6 +352,6 @@ def _scale_of_arrays(graph: Graph, weights: Mapping[str, Mapping[str, np.ndarray
     return None
 
 
-def _line(text: str) -> str:
+def as_line(text: str) -> str:
     """One line that is safe to print."""
     return printable(text, _MESSAGE_LIMIT)

@@ -13,7 +13,10 @@ from jaxdefend.nets.keras_layers import shown
 DEPTH_LIMIT = 16
 
 MODELS = ("Functional", "Model", "Sequential")
-_KERAS = ("keras", "tf_keras", "tensorflow")
+KERAS = ("keras", "tf_keras", "tensorflow")
+
+# Of TensorFlow's model optimization: a layer within, and a mask for its kernel.
+PRUNING_WRAPPER = "PruneLowMagnitude"
 
 
 class Call(NamedTuple):
@@ -34,7 +37,7 @@ def class_of(layer: Any) -> str:
         return str(registered)
     parts = package.split(".")
     # Operations have the names of layers, and other arguments.
-    return f"{package}.{name}" if parts[0] not in _KERAS or "ops" in parts else name
+    return f"{package}.{name}" if parts[0] not in KERAS or "ops" in parts else name
 
 
 def name_of(layer: Any) -> str:

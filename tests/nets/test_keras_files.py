@@ -423,7 +423,7 @@ def bad_files(folder):
 
 
 def test_files_that_are_no_models(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxdefend.nets.keras_files._MEMBER_LIMIT", 2**20 - 1)
+    monkeypatch.setattr("jaxdefend.nets.keras_files.MEMBER_LIMIT", 2**20 - 1)
     for name, said in bad_files(tmp_path).items():
         with pytest.raises(InputError, match=said) as error:
             read_model(tmp_path / name)
