@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +46,18 @@ def decode(path: Path, shape: Shape) -> UInt8[np.ndarray, "h w c"]:
     """
     with _opened(path) as image:
         return resized(_rgb(ImageOps.exif_transpose(image)), shape)
+
+
+def rgba(path: Path) -> tuple[UInt8[np.ndarray, "h w 4"], Mapping[str, str]]:
+    """A picture with its transparency, 0 where nothing is to be seen, and the texts in it.
+
+    Raises: InputError as `decode` does, and if it has no transparency.
+    """
+    with _opened(path) as image:
+        image.load()
+        if not image.has_transparency_data:
+            raise InputError(f"{shown(path)}: has no transparency, expected an RGBA picture")
+        return np.asarray(image.convert("RGBA")), dict(getattr(image, "text", {}))
 
 
 @contextmanager

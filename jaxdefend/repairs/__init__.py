@@ -243,6 +243,34 @@ class Anti(Method):
     """
 
 
+def _is_trigger(value: Any) -> bool:
+    return isinstance(value, str | Path) or type(value).__name__ == "InvertedTrigger"
+
+
+@dataclass(frozen=True)
+class Unlearn(Method):
+    """Training on the clean images, a share of them with an inverted trigger on, all under their true labels; the
+    files of the triggers are given by `trigger`.
+
+    Source: Wang et al. 2019 (Neural Cleanse), section VI.C.
+    """
+
+    # Files, or `datasets.inverted.InvertedTrigger`s. What inverts them is given clean images.
+    trigger: tuple[Any, ...] = setting(
+        (),
+        "inverted triggers, .h5 or RGBA .png; several for several targets",
+        metavar="FILE",
+        accepts=lambda triggers: isinstance(triggers, tuple) and all(map(_is_trigger, triggers)),
+        expected="files of inverted triggers",
+        shown="none; it needs one",
+    )
+    share: float = setting(0.2, "which part of the images has a trigger on, 0–1", metavar="F", **share(one=True))
+    epochs: int = _epochs(10)
+    learning_rate: float = _rate(1e-3)
+    batch: int = _batch(128, least=2)
+    optimizer: Optimizer = _optimizer()
+
+
 @dataclass(frozen=True)
 class Grid(Method):
     """`fine-prune` and `magnitude` at every learning rate and fraction (of the channels, or of the weights of each
@@ -281,4 +309,5 @@ METHODS: dict[str, type[Method]] = {
     "anp": Anp,
     "clp": Clp,
     "anti": Anti,
+    "unlearn": Unlearn,
 }

@@ -13,6 +13,7 @@ from small import CLASSES, SHAPE, small_images, small_net, small_pixels
 
 from jaxdefend import InputError, Interrupted, TrainingDiverged
 from jaxdefend.datasets.images import ArrayImages
+from jaxdefend.datasets.inverted import InvertedTrigger
 from jaxdefend.repairs import METHODS, FinePrune, Grid, Noise, Prune, base
 from jaxdefend.results.progress import silent
 from jaxdefend.results.records import write_json
@@ -21,9 +22,13 @@ TABLE = METHODS | {"grid": Grid}
 SEED = 3
 
 
+TRIGGER = InvertedTrigger(np.eye(*SHAPE[:2], dtype=np.float32), np.zeros(SHAPE, np.float32), target=0)
+
+
 def settings_of(name):
     """Small ones: two epochs of two steps."""
     small = {"epochs": 2, "batch": 8, "channels": 2, "b0": 1, "fractions": (0.5,), "learning_rates": (1e-3, 3e-3)}
+    small["trigger"] = (TRIGGER,)
     names = [field.name for field in dataclasses.fields(TABLE[name]) if field.name in small]
     return TABLE[name](**{name: small[name] for name in names})
 

@@ -103,6 +103,8 @@ def test_settings_and_their_modules_are_read_without_jax():
 
 # --- no leak is a signature ---------------------------------------------------------------------------------------
 
+# An inverted trigger is found on clean images.
+KNOWN = {("unlearn", "trigger")}
 LEAKS = ("test", "poison", "options", "namespace", "asr", "attack", "kwargs", "trigger")
 
 
@@ -126,10 +128,11 @@ def test_nothing_that_chooses_could_see_test_or_poisoned_images():
             except ValueError:
                 continue
             for parameter in parameters:
-                assert not any(leak in parameter.name for leak in LEAKS), f"{name}: {function.__name__}({parameter})"
+                leaks = any(leak in parameter.name for leak in LEAKS)
+                assert not leaks or (name, parameter.name) in KNOWN, f"{name}: {function.__name__}({parameter})"
                 assert parameter.kind is not parameter.VAR_KEYWORD, f"{name}: {function.__name__}({parameter})"
         for field in dataclasses.fields(TABLE[name]):
-            assert not any(leak in field.name for leak in LEAKS)
+            assert not any(leak in field.name for leak in LEAKS) or (name, field.name) in KNOWN
 
 
 def test_no_repair_opens_a_file_or_measures():
