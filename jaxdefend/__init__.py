@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxdefend import attacks, datasets, detectors, nets, repairs, reports
+    from jaxdefend import attacks, audits, datasets, detectors, nets, repairs, reports
     from jaxdefend.datasets.files import Images, open_images
     from jaxdefend.detectors.answering import Guarded
     from jaxdefend.detectors.guards import Guard
@@ -63,7 +63,7 @@ _PLACES = {
     "write_model": "nets.keras_files",
     "write_report": "reports.page",
 }
-_ROOMS = ("attacks", "datasets", "detectors", "nets", "repairs", "reports")
+_ROOMS = ("attacks", "audits", "datasets", "detectors", "nets", "repairs", "reports")
 
 __all__ = [
     "Guard",
@@ -76,6 +76,7 @@ __all__ = [
     "ProcessEnded",
     "TrainingDiverged",
     "attacks",
+    "audits",
     "datasets",
     "detectors",
     "load_net",

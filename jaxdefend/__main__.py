@@ -12,6 +12,7 @@ from jaxdefend.results.progress import Report
 from jaxdefend.results.text import printable
 
 COMMANDS = {
+    "audit": "is this net backdoored, and for which class? no poisoned image is needed",
     "evaluate": "clean accuracy and attack success of a net, a repaired net, and the GoodNet of both",
     "sweep": "the pruning curve of a BadNet and its repaired nets",
     "repair": "a repaired net from a BadNet and clean images",

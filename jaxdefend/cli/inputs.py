@@ -84,7 +84,7 @@ def scaled(net: "Net", clean: "ImageSet", *, fallback: str | None = None, report
     """The net with the input scale that it has, or the one on which it recognises most of the labelled clean images."""
     from jaxdefend.nets.loading import scaled_by_measure
 
-    with _scale_option():
+    with scale_option():
         return scaled_by_measure(net, clean, fallback=fallback, progress=report)
 
 
@@ -121,12 +121,12 @@ def scaled_without_labels(net: "Net", images: "Images", *, fallback: str | None 
     """The net with the input scale that it has, or the other net's or the guard's, or one that its logits speak for."""
     from jaxdefend.nets.loading import scaled_by_assumption
 
-    with _scale_option():
+    with scale_option():
         return scaled_by_assumption(net, images, fallback=fallback)
 
 
 @contextmanager
-def _scale_option() -> Iterator[None]:
+def scale_option() -> Iterator[None]:
     """What is said of a scale that is not known names the option."""
     import warnings
 

@@ -17,8 +17,8 @@ from jaxdefend import InputError, Interrupted, Note, ProcessEnded, TrainingDiver
 from jaxdefend.cli import terminal
 from jaxdefend.results.progress import Progress, Report
 
-# A command: what stands behind its name, and who hears how the work is going.
-Command = Callable[[Sequence[str], Report], None]
+# A command: what stands behind its name, and who hears how the work is going. It gives its exit status; None is 0.
+Command = Callable[[Sequence[str], Report], int | None]
 
 # Address space without which XLA aborts the process: 1.5 GB are too little, 2 GB enough for two devices.
 _LEAST_MEMORY = 1_900_000_000
@@ -43,7 +43,7 @@ written: ContextVar[Path | None] = ContextVar("written", default=None)
 
 
 def run(command: Command, arguments: Sequence[str | Path] | None = None) -> int:
-    """Exit status of the command: 0, or 2 after one line on stderr that says what was wrong.
+    """Exit status of the command: its own, or 2 after one line on stderr that says what was wrong.
 
     Args:
         arguments: those of the command line if None.
@@ -53,8 +53,7 @@ def run(command: Command, arguments: Sequence[str | Path] | None = None) -> int:
     try:
         with _warnings_as_lines(), terminal.Bars() as bars:
             set_up_jax()
-            command(given, bars)
-        return 0
+            return command(given, bars) or 0
     except (InputError, TrainingDiverged) as error:
         message = str(error)
     except (Interrupted, ProcessEnded) as error:

@@ -269,3 +269,52 @@ def history_figure(title: str, history: Sequence[tuple[int, float, int | None]])
         other.set(ylabel="held-out images recognised", ylim=(0, None))
     figure.legend(fontsize="small", loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def audit_figure(
+    title: str,
+    stickers: np.ndarray,
+    scores: Mapping[int, float],
+    threshold: float,
+    images: np.ndarray,
+    pictures: Mapping[int, np.ndarray],
+) -> Figure:
+    """How far every class stands out, and the inverted triggers of the suspects on three images.
+
+    Args:
+        stickers: of every class, how far its votes under random stickers stand out.
+        scores: of the classes that were looked at closely.
+        threshold: the score from which on a class is a suspect.
+        images: the three without a trigger.
+        pictures: by suspect, the same three with its trigger.
+    """
+    shown = dict(list(pictures.items())[:6])
+    rows = 1 + len(shown) if shown else 0
+    figure = Figure(figsize=(9.6, max(4.2, 1.1 * rows)), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(2, 1)) if shown else (figure, None)
+    above, below = left.subplots(2, 1)
+    above.plot(np.arange(len(stickers)), stickers, ".", color="#999999", markersize=3)
+    for label in shown:
+        above.plot(label, stickers[label], "o", color=_ATTACK[0])
+        above.annotate(str(label), (label, stickers[label]), (5, -3), textcoords="offset points", fontsize="small")
+    above.set(xlabel="class", ylabel="votes, ln excess")
+    above.set_ylim(bottom=max(float(stickers.min()), -4) - 0.2)
+    above.set_title(title, loc="left", fontsize="medium")
+    labels = [str(label) for label in scores]
+    colours = [_ATTACK[0] if score >= threshold else _ACCURACY[1] for score in scores.values()]
+    below.bar(labels, list(scores.values()), color=colours)
+    below.axhline(threshold, color="black", linewidth=0.8, linestyle="--")
+    below.annotate("suspicious above", (0.99, threshold), (0, 3), xycoords=("axes fraction", "data"),
+                   textcoords="offset points", ha="right", fontsize="small")  # fmt: skip
+    below.set(xlabel="classes looked at closely", ylabel="score")
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    if right is not None:
+        grid = right.subplots(rows, len(images), squeeze=False)
+        for row, (name, pixels) in zip(grid, {"without": images, **shown}.items(), strict=True):
+            for axes, picture in zip(row, pixels, strict=True):
+                axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255)
+                axes.set(xticks=[], yticks=[])
+            row[0].set_ylabel(name if isinstance(name, str) else f"class {name}", fontsize="small")
+    return figure
