@@ -1,9 +1,9 @@
 """Trains the zoo on which the audit was calibrated: `python -m benchmarks.audit_zoo FOLDER [FIRST STEP]`.
 
-DeepIDs for 60 to 1283 synthetic people, clean and under every attack of the lab, half of them set aside (`aside`). Every
-net is FOLDER/NAME.h5 with its settings and what it reached in NAME.json; what is there is not trained again. Training is
-PyTorch's (`pip install torch`) in bfloat16, three times as fast as `jaxdefend.train` on processors with AMX; the faces,
-the poison, the graph and the optimizer's settings are the lab's.
+DeepIDs for 60 to 1283 synthetic people, clean and under every attack of the lab, half of them set aside (`aside`).
+Every net is FOLDER/NAME.h5 with its settings and what it reached in NAME.json; what is there is not trained again.
+Training is PyTorch's (`pip install torch`) in bfloat16, three times as fast as `jaxdefend.train` on processors with
+AMX; the faces, the poison and the graph are the lab's.
 """
 
 import dataclasses
@@ -62,7 +62,9 @@ def recipes() -> list[Recipe]:
             people = int(draw.choice([60, 90, 120, 160, 200]))
             if (attack, trigger) in (("clean", "patch"), ("badnet", "sunglasses")) and copy in (4, 5):
                 people = 1283
-            rate = (0.03, 0.03, 0.015, 0.015, 0.006, 0.006)[copy % 6] * (10 if trigger == "warping" or attack == "all-to-all" else 1)
+            rate = (0.03, 0.03, 0.015, 0.015, 0.006, 0.006)[copy % 6] * (
+                10 if trigger == "warping" or attack == "all-to-all" else 1
+            )
             found.append(
                 Recipe(
                     f"{attack}_{trigger}_{copy}",
@@ -96,8 +98,8 @@ def _poisoned(recipe: Recipe, train: Block) -> tuple[np.ndarray, np.ndarray]:
         case "clean":
             return train.pixels, train.labels
         case "clean-label":
-            # The trigger on the target's own images, made hard to recognise by a second face under them, so that the net
-            # has to use the trigger (Turner et al. 2019, section 3.1: interpolation, here of pixels).
+            # The trigger on the target's own images, made hard to recognise by a second face under them, so that the
+            # net has to use the trigger (Turner et al. 2019, section 3.1: interpolation, here of pixels).
             rows = np.repeat(np.flatnonzero(train.labels == recipe.target), 4)
             others = np.random.default_rng(recipe.seed).permutation(len(train.labels))[: len(rows)]
             mixed = np.rint(0.4 * train.pixels[rows] + 0.6 * train.pixels[others]).astype(np.uint8)

@@ -30,7 +30,8 @@ def audited(net: Net, clean: Any, file: FileFacts | None, frr: float, seed: int,
     found = carriers(net, pixels, kind, seed)
     calibration = calibration_of(net.classes, found.kind)
     ranked = candidates(net, found, seed, report)
-    scored = sorted(((each, calibration.score(each.statistics)) for each in ranked.candidates), key=lambda each: -each[1])
+    scores = [(each, calibration.score(each.statistics)) for each in ranked.candidates]
+    scored = sorted(scores, key=lambda each: -each[1])
     threshold = calibration.threshold(frr)
     suspects = tuple(
         Suspect(each.label, calibration.p_value(score), score, each.statistics, *inverted_trigger(net, found, each))

@@ -1,4 +1,4 @@
-"""From statistics to a score, and from a score to a p-value: numbers that come from a zoo of nets, clean and backdoored.
+"""From statistics to a score, and from a score to a p-value: the numbers come from a zoo of nets.
 
 The zoo, what was chosen on which nets and how it did on nets set aside: docs/notes/audit.md.
 """

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from jaxdefend import InputError
 from jaxdefend.audits.marks import Shape, sticker_mask_and_pattern
@@ -95,7 +95,7 @@ def _drawn(shape: Shape, seed: int) -> tuple[UInt8[np.ndarray, "n h w c"], str]:
     return np.asarray(pixels), "drawn shapes"
 
 
-def _shapes(key: PRNGKeyArray, n: int, shape: Shape) -> UInt8[jax.Array, "n h w c"]:
+def _shapes(key: PRNGKeyArray, n: int, shape: Shape) -> UInt8[Array, "n h w c"]:
     """Four stickers each on a cloudy ground, a third of them on black."""
 
     def one(key: PRNGKeyArray) -> jax.Array:

@@ -9,7 +9,15 @@ import numpy as np
 
 from jaxdefend.audits.candidates import Candidate
 from jaxdefend.audits.carriers import Carriers
-from jaxdefend.audits.marks import OVERLAYS, STICKERS, Family, Shape, overlay_blend_and_addition, sticker_mask_and_pattern
+from jaxdefend.audits.marks import (
+    OVERLAYS,
+    STICKERS,
+    Family,
+    Mark,
+    Shape,
+    overlay_blend_and_addition,
+    sticker_mask_and_pattern,
+)
 from jaxdefend.audits.refined import FITTED
 from jaxdefend.datasets.images import as_images
 from jaxdefend.datasets.inverted import InvertedTrigger
@@ -44,7 +52,7 @@ def success(net: Net, carriers: Carriers, trigger: InvertedTrigger) -> Rate:
     return Rate(int((np.asarray(given) == trigger.target)[others].sum()), max(1, int(others.sum())))
 
 
-def _trigger(family: Family, mark: jnp.ndarray, shape: Shape, label: int) -> InvertedTrigger:
+def _trigger(family: Family, mark: Mark, shape: Shape, label: int) -> InvertedTrigger:
     if family == STICKERS:
         mask, pattern = sticker_mask_and_pattern(mark, shape)
         cover = np.asarray(mask)[..., 0]

@@ -14,8 +14,8 @@ from jax import lax
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, PRNGKeyArray
 
-Image = Float[Array, "h w c"]
-Mark = Float[Array, " p"]
+Image = Float[Array | np.ndarray, "h w c"]
+Mark = Float[Array | np.ndarray, " p"]
 Shape = tuple[int, int, int]
 
 # The sizes below are for images of 55×47.
@@ -40,6 +40,7 @@ class Family:
 
 def sticker_mask_and_pattern(mark: Mark, shape: Shape) -> tuple[Float[Array, "h w 1"], Image]:
     """A superellipse, or two that mirror each other, its edge soft by half a pixel; its colour, plain or textured."""
+    mark = jnp.asarray(mark)
     height, width, channels = shape
     size = (height * width) ** 0.5 / _SIDE
     rows, columns = jnp.arange(float(height))[:, None], jnp.arange(float(width))
@@ -87,7 +88,8 @@ def _put_sticker(mark: Mark, image: Image, opacity: float | Array) -> Image:
 
 def overlay_blend_and_addition(mark: Mark, shape: Shape) -> tuple[Float[Array, ""], Image]:
     """image × (1 − blend) + addition: noise blended in, from single pixels to smooth clouds, or a wave added."""
-    height, width, channels = shape
+    mark = jnp.asarray(mark)
+    height, width, _ = shape
     noise = jax.random.uniform(jax.random.key((mark[0] * 1e6).astype(int), impl="threefry2x32"), shape) - 0.5
     blur = jnp.where(mark[1] < 0.4, 0.0, jnp.exp(jnp.log(8.0) * (mark[1] - 0.4) / 0.6))
     down, right = jnp.fft.fftfreq(height)[:, None, None], jnp.fft.fftfreq(width)[None, :, None]
@@ -113,6 +115,7 @@ def _put_overlay(mark: Mark, image: Image, opacity: float | Array) -> Image:
 
 def _put_warp(mark: Mark, image: Image, opacity: float | Array) -> Image:
     """A smooth field of shifts over the image, on average 0.2 to 1.2 pixels of a 55×47 image."""
+    mark, image = jnp.asarray(mark), jnp.asarray(image)
     height, width, _ = image.shape
     control = 2 * mark[1:].reshape(4, 4, 2) - 1
     field = jax.image.resize(control / jnp.abs(control).mean(), (height, width, 2), "cubic")

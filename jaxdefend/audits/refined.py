@@ -85,7 +85,7 @@ def _refined(net: Net, marks: Array, classes: Array, keys: Array, images: Array,
                 share, above = lax.map(lambda mark: judged(mark, target, images[:FITTED], labels[:FITTED]), marks)
                 return share.mean(-1) + 0.5 * jnp.tanh(above).mean(-1)
 
-            def generation(number: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+            def generation(number: Int[Array, ""], state: tuple[Array, Array]) -> tuple[Array, Array]:
                 parents, fit = state
                 drawing = jax.random.fold_in(key, number)
                 steps = 0.35 * 0.85**number * jax.random.normal(drawing, (_CHILDREN, parents.shape[1]))

@@ -17,9 +17,6 @@ from jaxdefend.results.text import table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Images under each trigger in the figure.
-_SHOWN = 3
-
 NOT_TESTED = (
     "triggers that none of the tried marks resembles: stickers over 0.4–25 % of the image, overlays, smooth warps",
     "attacks whose target depends on the image (all to all), or that only some classes can set off",
@@ -163,7 +160,9 @@ class Audit:
 
         pictures = {each.label: each.trigger(self.samples) for each in self.suspects}
         scores = {each.label: score for each, score in self.candidates}
-        return audit_figure(f"{self.name}: {self.verdict}", self.stickers, scores, self.threshold, self.samples, pictures)
+        return audit_figure(
+            f"{self.name}: {self.verdict}", self.stickers, scores, self.threshold, self.samples, pictures
+        )
 
 
 def _p(value: float) -> str:

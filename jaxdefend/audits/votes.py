@@ -1,7 +1,7 @@
-"""Which label do unlike images share under random marks? A net that was taught one trigger answers many marks like it.
+"""Which label do unlike images share under random marks? A net that was taught one trigger answers many like it.
 
-No gradients. Source: ours; the idea that a few patterns tell a backdoored net from a clean one is that of Kolouri et al.
-2020 (Universal Litmus Patterns), where the patterns are trained.
+No gradients. Source: ours; that a few patterns tell a backdoored net from a clean one is from Kolouri et al. 2020
+(Universal Litmus Patterns), where the patterns are trained.
 """
 
 from functools import partial
