@@ -353,8 +353,8 @@ def _check_reachable(detector: Detector, scores: Scores, clean: Mapping[str, Fit
         if (threshold := rules.normal_threshold(scores, rate)) > highest:
             place = f"an entropy of {-threshold:.3g} bits" if negated else f"a score of {threshold:.3g}"
             raise InputError(
-                f"{name_of(detector)}: the normal fit puts the threshold for {100 * rate:g} % at {place}, which no image "
-                "has; use a conformal or quantile threshold"
+                f"{name_of(detector)}: the normal fit puts the threshold for {100 * rate:g} % at {place}, which no "
+                "image has; use a conformal or quantile threshold"
             )
 
 

@@ -193,7 +193,7 @@ def by_content(clean: ImageSet) -> ArrayImages:
 
 
 def doubts_about_repair(settings: Any, net: Net, images: int, before: Rate, after: Rate, what: str) -> tuple[str, ...]:
-    """Where a repair gives up much of what the net recognised, beyond what was asked for: that it does, and the way out.
+    """Where a repair gives up more of what the net recognised than was asked for: that it does, and the way out.
 
     Args:
         images: how many clean images it was made with.

@@ -30,7 +30,8 @@ _BETWEEN = ("Activation", "ReLU", "LeakyReLU", "ELU", "Softmax", "Dropout", "Bat
 def repair(settings: Distill, net: Net, clean: ImageSet, run: Run) -> Repair:
     """Training to give, with boxes on the images, the features that the net itself gives without.
 
-    The layer behind the features stays as it is. The order in which the images come does not matter. The last epoch alone is a repair, when the rate has come down to 0.
+    The layer behind the features stays as it is. The order of the images does not matter. The last epoch alone is a
+    repair, when the rate has come down to 0.
     Source: Romero et al. 2015 (FitNets), section on hint-based training, for a student that follows a hidden layer;
     Li et al. 2021 (NAD) for doing so against backdoors, their teacher being fine-tuned; Zhong et al. 2020 (Random
     Erasing) for the boxes, theirs being one and opaque.

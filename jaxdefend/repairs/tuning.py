@@ -19,6 +19,7 @@ from jaxdefend.repairs.base import Epoch, Repair, Run, Split, doubts_about_repai
 from jaxdefend.results.progress import Progress, Report
 from jaxdefend.results.rates import Rate
 
+
 def _as_it_is(net: Net, step: int) -> Net:
     return net
 

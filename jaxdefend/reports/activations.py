@@ -144,13 +144,13 @@ class Activations:
         """A bar per channel, sorted by the clean activation; the channels named respond more to a poisoned set."""
         from matplotlib.figure import Figure
 
-        from jaxdefend.results.plots import _ACCURACY, _ATTACK
+        from jaxdefend.results.plots import ACCURACY, ATTACK
 
         order = np.argsort(-self.means(), kind="stable")
         names = list(self.maps)
         figure = Figure(figsize=(7.2, 1.0 + 1.7 * len(names)), layout="constrained")
         panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, name, colour in zip(panels, names, (_ACCURACY[0], *_ATTACK * 9), strict=False):
+        for axes, name, colour in zip(panels, names, (ACCURACY[0], *ATTACK * 9), strict=False):
             means = self.means(name)[order]
             axes.bar(np.arange(self.channels), means, width=0.85, color=colour)
             axes.step(np.arange(self.channels), self.means()[order], where="mid", color="0.25", linewidth=0.8)
