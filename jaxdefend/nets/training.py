@@ -205,7 +205,7 @@ def _alive(arrays: Mapping[str, Array]) -> Float[Array, " k"]:
 
 
 def rate(schedule: Schedule) -> optax.Schedule:
-    """The learning rate of each step: slowly up to the peak, then along a cosine down to 0; a single step's, the peak."""
+    """The learning rate of each step: slowly up to the peak, then along a cosine to 0; a single step has the peak."""
     if schedule.steps == 1:
         return optax.constant_schedule(schedule.peak)
     # Without the slow start a hidden layer can die in the first steps, all its ReLUs at zero for good.

@@ -110,6 +110,7 @@ class Activations:
     def figure(self, title: str = "") -> "Figure":
         """Heat maps, clean beside poisoned, on the scale of the clean ones: what lies above it stands out."""
         from matplotlib.figure import Figure
+        from matplotlib.patheffects import withStroke
 
         chosen = self._shown()
         rows, columns, _ = self.maps[CLEAN].shape
@@ -126,7 +127,9 @@ class Activations:
             axes.set_axis_off()
             for number, channel in enumerate(chosen):
                 corner = (number % across * (columns + 1), number // across * (rows + 1))
-                axes.annotate(str(channel), corner, color="white", fontsize=4.5, va="top", ha="left")
+                number_at = axes.annotate(str(channel), corner, color="white", fontsize=4.5, va="top", ha="left")
+                # Read on yellow too.
+                number_at.set_path_effects([withStroke(linewidth=1.2, foreground="black")])
         assert drawn is not None
         figure.colorbar(
             drawn, ax=list(panels), label="activation, on the scale of clean images", extend="max", shrink=0.8

@@ -82,7 +82,7 @@ def errors_figure(nets: Mapping[str, NetScores], title: str = "") -> Figure:
     ]
     across = max(1, min(_ACROSS, len(drawn)))
     down = max(1, -(-len(drawn) // across))
-    width = max(3.4 * across, 5.0)
+    width = max(3.4 * across, 6.6)
     figure = Figure(figsize=(width, 0.9 + 3.3 * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
     for axes in panels[len(drawn) :]:
@@ -94,7 +94,7 @@ def errors_figure(nets: Mapping[str, NetScores], title: str = "") -> Figure:
         head = wrapped(f"{printable(net, 40)}, {printable(set_name, 40)}", 44)
         axes.set_title(f"{head}\n{n}", loc="left", fontsize="x-small")
     if drawn:
-        legend_below(figure, panels[0], width, looks)
+        legend_below(figure, panels[0], 1.4 * width, looks)
     figure.suptitle(title or "errors of detectors at every threshold", x=0.01, ha="left", fontsize="medium")
     return figure
 

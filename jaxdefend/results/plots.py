@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from jaxdefend.results.detection import error_curve
 from jaxdefend.results.rates import Rate
 from jaxdefend.results.records import replacing
+from jaxdefend.results.text import narrow
 
 # Okabe & Ito's colours, told apart by colour-blind readers too; the first two are the accuracies'.
 ACCURACY = ("#0072B2", "#56B4E9")
@@ -32,7 +33,7 @@ def curve_figure(title: str, sweep: Mapping) -> Figure:
     Args:
         sweep: the record of `sweep.json`, with arrays or lists.
     """
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.add_subplot()
     channels = len(sweep["order"])
     fraction = np.arange(channels + 1) / channels
@@ -56,7 +57,7 @@ def curve_figure(title: str, sweep: Mapping) -> Figure:
     axes.set_title(title, loc="left", fontsize="medium")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower left", fontsize="small", framealpha=0.9)
+    legend_below(figure, axes, 5.4)
     return figure
 
 
@@ -162,7 +163,7 @@ def errors_figure(title: str, scores: Mapping[str, Mapping[str, np.ndarray]]) ->
     poisoned = {name: of for name, of in scores.items() if name != "clean" and any(map(len, of.values()))}
     across = max(1, min(4, len(poisoned)))
     down = max(1, -(-len(poisoned) // across))
-    width = max(3.4 * across, 5.0)
+    width = max(3.4 * across, 6.6)
     figure = Figure(figsize=(width, 0.9 + 3.3 * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
     for axes in panels[len(poisoned) :]:
@@ -171,7 +172,7 @@ def errors_figure(title: str, scores: Mapping[str, Mapping[str, np.ndarray]]) ->
         draw_errors(axes, {detector: (clean[detector], of[detector]) for detector in clean}, colours_of(clean))
         axes.set_title(name, loc="left", fontsize="small")
     if poisoned:
-        legend_below(figure, panels[0], width)
+        legend_below(figure, panels[0], 1.4 * width)
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure
 
@@ -233,7 +234,7 @@ def superimposed_figure(overlays: np.ndarray, rows: Mapping[str, tuple[np.ndarra
     for line, (name, (images, labels)) in zip(grid[1:], rows.items(), strict=True):
         for number, (axes, image, label) in enumerate(zip(line, images, labels, strict=True)):
             axes.imshow(np.clip(image if number == 0 else image / 2, 0, 255).astype(np.uint8))
-            axes.set_title(f"{name}:\n{label}" if number == 0 else str(label), fontsize="x-small")
+            axes.set_title(f"{narrow(name)}:\n{label}" if number == 0 else str(label), fontsize="x-small")
     return figure
 
 
