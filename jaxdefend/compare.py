@@ -115,7 +115,8 @@ def _compare(arguments: Sequence[str], report: Report) -> None:
     for model in options.models:
         if inputs.kind_of(model) == "data":
             raise InputError(f"{printable(model, 100)}: holds images, not a net; images go with --valid or --poisoned")
-    from jaxdefend.reports.comparison import together, write_scores
+    from jaxdefend.reports.cells import write_scores
+    from jaxdefend.reports.comparison import together
     from jaxdefend.results.plots import write_figure
     from jaxdefend.results.records import write_csv, write_json
 
@@ -149,7 +150,8 @@ def _compare(arguments: Sequence[str], report: Report) -> None:
 
 def _kept(folder: Path, nets: set[str]) -> "Comparison":
     """The rows of other nets that a command before wrote into the folder."""
-    from jaxdefend.reports.comparison import Comparison, read_scores, rows_of
+    from jaxdefend.reports.cells import read_scores
+    from jaxdefend.reports.comparison import Comparison, rows_of
     from jaxdefend.reports.saved import read_saved
 
     if not (folder / "compare.json").exists():
@@ -175,7 +177,7 @@ def _one(
     report: Report,
 ) -> "tuple[Comparison, Net]":
     """The rows of one net."""
-    from jaxdefend.reports.comparison import compare
+    from jaxdefend.reports.comparing import compare
 
     net = inputs.open_net(model, input_scale=options.input_scale, architecture=options.architecture)
     named = inputs.Named(options.valid, options.test, options.poisoned, options.target, options.labels)

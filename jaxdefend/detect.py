@@ -189,6 +189,7 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Re
                 f"{100 * level.frr:.3g} % with {100 * found['confidence']:.0f} % confidence, below "
                 f"{100 * found['frr_95']:.3g} % with 95 %, from {len(clean)} images"
             )
+    terminal.note(inputs.verdict_rule(guard))
     files = ["guard.json", *(["overlays.h5"] if guard.pool is not None else [])]
     terminal.note(f"written to {target}/: {', '.join(files)}; use it with --guard {target / 'guard.json'}")
 
@@ -205,11 +206,8 @@ def _scaled_to_calibrate(net: "Net", clean: "ImageSet", report: Report) -> "Net"
         return found
     doubts = doubts_about_clean(found, clean, "--clean")
     if net.input_scale is None and (share := recognised_share(found, clean)) < 0.5:
-        told = "".join(f"; {line}" for line in doubts)
-        raise InputError(
-            f"--clean: {100 * share:.1f} % are given their label, on the best input scale{told}; give --input-scale, "
-            "or images with labels of this net"
-        )
+        told = "; ".join(doubts) or f"--clean: {100 * share:.1f} % are given their label"
+        raise InputError(f"{told}, on the best input scale; give --input-scale, or images with labels of this net")
     inputs.warn_of_doubts(doubts)
     return found
 

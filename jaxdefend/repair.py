@@ -71,6 +71,7 @@ def _repair(arguments: Sequence[str], report: Report) -> None:
         inputs.note_small_drops([options.drop])
     from jaxdefend.nets.checkpoints import write_checkpoint
     from jaxdefend.nets.keras_files import write_model
+    from jaxdefend.repairs.base import doubts_about_repair
     from jaxdefend.repairs.measurement import measure
     from jaxdefend.results.plots import grid_figure, write_figure
     from jaxdefend.results.records import write_json
@@ -119,7 +120,11 @@ def _repair(arguments: Sequence[str], report: Report) -> None:
             write_json(folder / "repair.json", record)
 
     inputs.warn_of_doubts(measured.notes)
-    terminal.show(measured.table())
+    if not repair.notes and repair.rule != "anti":
+        before, after = (measured.clean[key].hits for key in ("badnet", "repaired"))
+        for line in doubts_about_repair(settings, net, len(valid), before, after, "clean images"):
+            terminal.warn(options_of.as_options(line, methods.options_of(TABLE)))
+    terminal.show(measured.table(clean="clean accuracy" + (" on --valid" if sets.test is None else "")))
     output.say_written(target, files, "grid.png" if repair.cells else "repair.json")
 
 

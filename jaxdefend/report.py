@@ -163,7 +163,7 @@ def _made(options: Any, report: Report) -> _Made:
     from jaxdefend.repairs.curve import checked_layer
     from jaxdefend.repairs.measurement import measure
     from jaxdefend.repairs.sweeping import sweep
-    from jaxdefend.reports.comparison import thinned
+    from jaxdefend.reports.comparing import thinned
 
     is_shipped = options.model == shipped.BADNET
     net = inputs.open_net(options.model, input_scale=options.input_scale, architecture=options.architecture)
@@ -234,7 +234,7 @@ def _guard(options: Any, net: "Net", valid: "ImageSet", limit: int | None, repor
     """The guard asked for, or one calibrated on the validation images."""
     from jaxdefend.detectors import default_detector
     from jaxdefend.detectors.guards import Guard
-    from jaxdefend.reports.comparison import thinned
+    from jaxdefend.reports.comparing import thinned
 
     if options.guard is not None:
         return Guard.load(options.guard, net)

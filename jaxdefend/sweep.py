@@ -86,6 +86,8 @@ def _sweep(arguments: Sequence[str], report: Report) -> None:
     named = inputs.Named(options.valid, options.test, options.poisoned, options.target, options.labels)
     sets = inputs.open_sets(named, options.model, net, report, needs="valid")
     order = _order(options.order, net, layer)
+    if sets.test is None:
+        terminal.note("no --test: clean accuracy is that on the images by which channels and drops are chosen")
 
     with output.results_folder(target, OWNED) as folder:
         net = inputs.scaled(net, sets.chosen_by, report=report)

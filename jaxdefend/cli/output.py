@@ -57,7 +57,10 @@ def results_folder(folder: Path, owned: Sequence[str] = ()) -> Iterator[Path]:
         runtime.half_written(staging)
         yield staging
     if earlier:
-        terminal.note(f"{folder}: the {len(earlier)} files of an earlier run were replaced; other files stay")
+        replaced = (
+            "1 file of an earlier run was" if len(earlier) == 1 else f"{len(earlier)} files of an earlier run were"
+        )
+        terminal.note(f"{folder}: {replaced} replaced; other files stay")
     runtime.written.set(folder)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from jaxdefend.results.progress import Report, silent
-from jaxdefend.results.settings import Settings, setting, share, whole
+from jaxdefend.results.settings import Settings, between, setting, whole
 
 if TYPE_CHECKING:
     from jaxdefend.detectors.evaluation import Evaluation
@@ -85,12 +85,16 @@ def blend_of(text: str) -> Blend:
     return Blend(image, overlay)
 
 
+# Beyond, masks keep next to nothing or next to everything, and no score says anything.
+_KEPT = between(0.01, 0.99)
+
+
 def _masks() -> Any:
     return setting(100, "masks per image", **whole(1, LIMIT))
 
 
 def _keep(default: float) -> Any:
-    return setting(default, "probability with which a mask keeps a channel", metavar="P", **share())
+    return setting(default, "probability with which a mask keeps a channel", metavar="P", **_KEPT)
 
 
 def _overlays() -> Any:

@@ -1,5 +1,6 @@
 """What detectors share: measures of images, their fits to clean images, and scores made of several measures."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
@@ -18,6 +19,9 @@ from jaxdefend.results.progress import Report
 
 # Bits that are added to an entropy before its logarithm: below this, sure is sure.
 OFFSET = 0.01
+
+# By which a score may exceed the highest.
+ROUNDING = 1e-3
 
 Scores = Float[np.ndarray, " n"]
 
@@ -53,6 +57,17 @@ class Scene(NamedTuple):
         """The images in batches, for the detector called `name`."""
         title = f"{self.title}, {name}" if self.title else name
         return batches(images, title, self.report, self.smallest)
+
+
+def highest_score(detector: Detector, clean: Mapping[str, "Fit"]) -> float:
+    """A score that no image exceeds, but for rounding; infinite where the detector knows none.
+
+    Args:
+        clean: the fits to clean images that scores are made with.
+    """
+    module = module_of(detector)
+    least = getattr(module, "LEAST", None)
+    return math.inf if least is None else float(module.score(least, clean)[0]) + ROUNDING
 
 
 # Of scores, below which it is rounding.

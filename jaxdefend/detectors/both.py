@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jaxdefend.detectors import Both, Detector, Masks, Strip
+from jaxdefend.detectors import Both, Detector, Masks, Strip, masks, strip
 from jaxdefend.detectors.base import Fit, Measures, Scores, combined
 
 # What the score is, on figures.
@@ -10,6 +10,9 @@ LABEL = "standard deviations below clean"
 
 # The measures whose fits to clean images the score is made with.
 FITS = ("masks", "strip")
+
+# The most suspicious measures that an image can have.
+LEAST = masks.LEAST | strip.LEAST
 
 
 def parts(settings: Both) -> tuple[Detector, ...]:

@@ -133,7 +133,7 @@ class Evaluation:
         """For people: a row for every detector and poisoned set; without poisoned sets, for every detector."""
         levels = (level for found in self.by_detector.values() for level in found.calibrated.levels)
         asked = sorted({level.frr for level in levels if level.frr})
-        clean = ["detector", "threshold", "clean rejected", "guarded accuracy"]
+        clean = ["detector", "rejects", "clean rejected", "guarded accuracy"]
         if len(self.sets) == 1:
             return table(clean, [self._clean_row(name) for name in self.by_detector])
         rates = [f"{'FAR at FRR ' if number == 0 else 'at '}{100 * frr:g} %" for number, frr in enumerate(asked)]
@@ -144,7 +144,7 @@ class Evaluation:
     def _clean_row(self, name: str) -> list[str]:
         found = self.by_detector[name]
         shares = [f"{100 * rate.share:.2f} %" for rate in (found.frr, found.guarded)]
-        return [name, f"{found.calibrated.threshold:.4f}", *shares]
+        return [name, self.guard.rule_text(name).removeprefix("rejected if the "), *shares]
 
     def _row(self, name: str, of: str, asked: Sequence[float]) -> list[str]:
         found = self.by_detector[name].poisoned[of]

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from jaxdefend import InputError
 from jaxdefend.datasets.files import open_images
 from jaxdefend.detectors import DETECTORS
-from jaxdefend.detectors.base import LEAST_STD, Fit, module_of, name_of, parts_of
+from jaxdefend.detectors.base import LEAST_STD, Fit, highest_score, module_of, name_of, parts_of
 from jaxdefend.detectors.guards import (
     POOL_FILE,
     THRESHOLDS,
@@ -57,9 +57,14 @@ def read_guard(path: Path, net: Net) -> Guard:
         needed = [name for held in detectors.values() for name in getattr(module_of(held.detector), "FITS", ())]
         if not set(needed) <= set(clean):
             raise ValueError("clean")
+        for name, held in detectors.items():
+            if any(level.threshold > highest_score(held.detector, clean) for level in held.levels):
+                raise ValueError(f"{name}: a threshold that no score exceeds")
         fit = record.get("fit", "conformal")
         if fit not in THRESHOLDS:
             raise ValueError("fit")
+    except InputError as error:
+        raise InputError(f"{shown}: {printable(error, 160)}; {_AGAIN}") from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{shown}: {printable(error, 80)} is missing or wrong; {_AGAIN}") from error
     _check_net(shown, model_sha256, scale, net)

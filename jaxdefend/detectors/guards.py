@@ -14,7 +14,18 @@ from jaxdefend import InputError
 from jaxdefend.datasets.images import as_images
 from jaxdefend.datasets.official import Block, write_official
 from jaxdefend.detectors import Detector, Masks, ThresholdFit
-from jaxdefend.detectors.base import Fit, Measures, Scene, Scores, fitted, measures, module_of, name_of, parts_of
+from jaxdefend.detectors.base import (
+    Fit,
+    Measures,
+    Scene,
+    Scores,
+    fitted,
+    highest_score,
+    measures,
+    module_of,
+    name_of,
+    parts_of,
+)
 from jaxdefend.nets.net import Net
 from jaxdefend.results import detection as rules
 from jaxdefend.results.progress import Report, silent
@@ -172,8 +183,12 @@ class Guard:
         name = detector or self.default
         if name not in self.detectors:
             raise InputError(f"detector {name!r}: the guard holds {', '.join(self.detectors)}")
-        negated = getattr(module_of(self.detectors[name].detector), "NEGATED", False)
+        detector_asked = self.detectors[name].detector
+        negated = getattr(module_of(detector_asked), "NEGATED", False)
         level = Level(None, _number_asked(-threshold if negated else threshold), {})
+        if level.threshold > (highest := highest_score(detector_asked, self.clean)):
+            reached = "no entropy is negative" if negated else f"no image scores above {highest:.3g}"
+            raise InputError(f"threshold {threshold:g}: {reached}, so {name} would reject nothing; choose another")
         changed = replace(self.detectors[name], levels=(level,))
         return replace(self, detectors={**self.detectors, name: changed})
 
@@ -313,8 +328,8 @@ def calibrated(
     for name, detector in held.items():
         module = module_of(detector)
         scores = module.score(found[name], fits)
-        if fit == "normal" and getattr(module, "NEGATED", False):
-            _check_reachable(name, scores, rates)
+        if fit == "normal":
+            _check_reachable(detector, scores, fits, rates)
         levels = tuple(
             Level(
                 rate,
@@ -330,13 +345,16 @@ def calibrated(
     return Guard(net, name_of(detectors[0]), calibrated, fits, seed, fit, overlays, repaired)
 
 
-def _check_reachable(name: str, scores: Scores, rates: Sequence[float]) -> None:
-    """Raises: InputError if a normal fit puts the threshold at a negative entropy, which no image has."""
+def _check_reachable(detector: Detector, scores: Scores, clean: Mapping[str, Fit], rates: Sequence[float]) -> None:
+    """Raises: InputError if a normal fit puts the threshold where no image lies, such as at a negative entropy."""
+    negated = getattr(module_of(detector), "NEGATED", False)
+    highest = 0.0 if negated else highest_score(detector, clean)
     for rate in rates:
-        if (threshold := rules.normal_threshold(scores, rate)) > 0:
+        if (threshold := rules.normal_threshold(scores, rate)) > highest:
+            place = f"an entropy of {-threshold:.3g} bits" if negated else f"a score of {threshold:.3g}"
             raise InputError(
-                f"{name}: the normal fit puts the threshold for {100 * rate:g} % at an entropy of {-threshold:.3g} "
-                "bits, which no image has; use a conformal or quantile threshold"
+                f"{name_of(detector)}: the normal fit puts the threshold for {100 * rate:g} % at {place}, which no "
+                "image has; use a conformal or quantile threshold"
             )
 
 

@@ -27,6 +27,9 @@ NEGATED = True
 # The measure that is an entropy, for people.
 ENTROPY = "masks"
 
+# The most suspicious measures that an image can have.
+LEAST = {"masks": Measure(np.zeros(1), bits=True)}
+
 # Images whose masked heads run together: 100 masks of 8 images are 4 MB of logits.
 _BLOCK = 8
 

@@ -18,6 +18,9 @@ LABEL = "standard deviations below clean"
 # The measure that is an entropy, for people.
 ENTROPY = "few_entropy"
 
+# The most suspicious measures that an image can have.
+LEAST = {"few_entropy": Measure(np.zeros(1), bits=True), "few_changed": Measure(np.zeros(1))}
+
 # The measures whose fits to clean images the score is made with.
 FITS = ("few_entropy", "few_changed")
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from hashlib import sha256
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Int32, Num, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int, Int32, Num, PRNGKeyArray, UInt8, UInt32
 
 from jaxdefend import InputError
 from jaxdefend.datasets.images import ImageSet
@@ -32,6 +33,9 @@ NEGATED = True
 
 # The measure that is an entropy, for people.
 ENTROPY = "strip"
+
+# The most suspicious measures that an image can have.
+LEAST = {"strip": Measure(np.zeros(1), bits=True)}
 
 # Overlays that a guard keeps: more of them take memory and add nothing.
 POOL_SIZE = 512
@@ -96,7 +100,7 @@ def entropies(
     An image that is in the pool itself is never its own overlay.
 
     Args:
-        batches: the images; the n-th one draws its overlays by `key` and n, whatever the size of the batches.
+        batches: the images; each draws its overlays by `key` and its own pixels, whatever stands beside it.
         overlays: how many each image draws, with replacement.
     Raises: InputError if there are none.
     Source: Gao et al. 2019 (STRIP), section "Entropy": H = (1/N) Σ Hₙ, Hₙ = −Σ yᵢ log₂ yᵢ.
@@ -152,21 +156,25 @@ def _drawn(
     """The images of each batch without its padding, and the places in the pool of what they draw."""
     if overlays < 1:
         raise InputError(f"{overlays} overlays per image; expected at least one")
-    first = 0
     for pixels, labels in batches:
         n = int((labels >= 0).sum())
         if n:
-            own = [pool.places.get(image.tobytes(), -1) for image in np.rint(pixels).astype(np.uint8)]
-            drawn = _draw(key, first + np.arange(len(pixels)), np.asarray(own), len(pool.pixels), overlays)
+            contents = [image.tobytes() for image in np.rint(pixels).astype(np.uint8)]
+            own = np.asarray([pool.places.get(content, -1) for content in contents])
+            drawn = _draw(key, np.asarray(list(map(number_of, contents))), own, len(pool.pixels), overlays)
             yield pixels[:n], np.asarray(drawn)[:n]
-            first += n
+
+
+def number_of(content: bytes) -> np.uint32:
+    """What an image draws by: the same alone, in any order and in any set."""
+    return np.uint32(int.from_bytes(sha256(content).digest()[:4], "big"))
 
 
 @partial(jax.jit, static_argnames=("size", "overlays"))
 def _draw(
-    key: PRNGKeyArray, numbers: Int[Array, " n"], own: Int[Array, " n"], size: int, overlays: int
+    key: PRNGKeyArray, numbers: UInt32[Array, " n"], own: Int[Array, " n"], size: int, overlays: int
 ) -> Int32[Array, "n o"]:
-    def of_one(number: Int[Array, ""], own: Int[Array, ""]) -> Int32[Array, " o"]:
+    def of_one(number: UInt32[Array, ""], own: Int[Array, ""]) -> Int32[Array, " o"]:
         drawn = jax.random.randint(jax.random.fold_in(key, number), (overlays,), 0, size - (own >= 0))
         return drawn + ((own >= 0) & (drawn >= own))
 

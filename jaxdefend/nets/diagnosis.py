@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Num
 
 from jaxdefend.datasets.images import ArrayImages, ImageSet
+from jaxdefend.datasets.pixels import fitted
 from jaxdefend.nets.batches import padded
 from jaxdefend.nets.inference import predictions
 from jaxdefend.nets.net import Net
@@ -27,18 +28,22 @@ def recognised_share(net: Net, images: ImageSet) -> float:
 def doubts_about_clean(net: Net, images: ImageSet, what: str = "clean images") -> tuple[str, ...]:
     """Where few of these labelled clean images are given their label: which other reading of them would give more.
 
-    Tried are red and blue exchanged, rows and columns exchanged where images are square, and labels counted from 1 or
-    one too low; and whether one label is the answer to most images, as for poisoned ones.
+    Tried are red and blue exchanged, rows and columns exchanged, labels counted from 1 or one too low, and labels cut
+    to 8 bits; and whether the images are black, or one label is the answer to most, as for poisoned ones.
     """
     pixels, labels = _sample(images)
     answers = _answers(net, pixels)
     share = float((answers == labels).mean())
     if len(labels) >= _FEWEST and len(np.unique(labels)) == 1:
         return (f"{what}: all {len(images)} have the label {labels[0]}: are these poisoned images?",)
-    if share >= _POOR:
+    if share > 1 - _GAIN:
         return ()
+    if pixels.max() <= 1:
+        return (_black(what),)
     head = f"{what}: {100 * share:.1f} % are given their label"
-    found = _better(head, share, _other_labels(answers, labels) | _other_pixels(net, pixels, labels))
+    found = _better(head, share, _other_labels(net, answers, labels) | _other_pixels(net, pixels, labels))
+    if found or share >= _POOR:
+        return tuple(found)
     common, count = _commonest(answers)
     if len(answers) >= _FEWEST and count > len(answers) / 2 and len(np.unique(labels)) > 1:
         found.append(f"{head}, and {count} of {len(answers)} get the label {common}: are these poisoned images?")
@@ -59,12 +64,14 @@ def doubts_about_poisoned(net: Net, images: ImageSet, what: str) -> tuple[str, .
     different = len(np.unique(labels))
     if n >= _FEWEST and hits >= _POOR * n and different > n / 2:
         return (f"{what}: {hits} of {n} are given the label that they have, {different} different ones: clean images?",)
-    if n < _FEWEST or hits >= _POOR * n:
+    if n < _FEWEST or hits > (1 - _GAIN) * n:
         return ()
-    readings = _other_pixels(net, pixels, labels) | (_other_labels(answers, labels) if different == 1 else {})
+    if pixels.max() <= 1:
+        return (_black(what),)
+    readings = _other_pixels(net, pixels, labels) | (_other_labels(net, answers, labels) if different == 1 else {})
     if found := _better(f"{what}: {hits} of {n} are given the label that they have", hits / n, readings):
         return tuple(found)
-    if count <= n / 2:
+    if hits >= _POOR * n or count <= n / 2:
         return ()
     lead = f"{what}: {count} of {n} get the label {common}, {hits} the label that they have"
     return (f"{lead}: are these true labels? Then the target is {common}",)
@@ -74,11 +81,18 @@ def doubts_about_poisoned(net: Net, images: ImageSet, what: str) -> tuple[str, .
 _Readings = dict[str, tuple[Bool[np.ndarray, " n"], str]]
 
 
-def _other_labels(answers: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> _Readings:
-    return {
+def _black(what: str) -> str:
+    return f"{what}: no pixel is above 1, the images are black; were pixels 0–1 stored as whole numbers?"
+
+
+def _other_labels(net: Net, answers: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> _Readings:
+    readings = {
         "labels one lower": (answers == labels - 1, "they seem to be counted from 1"),
         "labels one higher": (answers == labels + 1, "they seem to be one too low"),
     }
+    if net.classes > 256 > labels.max():
+        readings["labels modulo 256"] = (answers % 256 == labels, "they seem to have been cut to 8 bits")
+    return readings
 
 
 def _other_pixels(net: Net, pixels: Num[np.ndarray, "n h w c"], labels: Int[np.ndarray, " n"]) -> _Readings:
@@ -86,18 +100,18 @@ def _other_pixels(net: Net, pixels: Num[np.ndarray, "n h w c"], labels: Int[np.n
     readings: _Readings = {}
     if channels == 3:
         readings["red and blue exchanged"] = (_answers(net, pixels[..., ::-1]) == labels, "this looks like BGR")
-    if height == width:
-        turned = np.swapaxes(pixels, 1, 2)
-        readings["rows and columns exchanged"] = (_answers(net, turned) == labels, "the images seem to be turned")
+    turned = fitted(np.swapaxes(pixels, 1, 2), (height, width, channels))
+    readings["rows and columns exchanged"] = (_answers(net, turned) == labels, "the images seem to be turned")
     return readings
 
 
 def _better(head: str, share: float, readings: _Readings) -> list[str]:
-    return [
-        f"{head}; with {reading}: {100 * hits.mean():.1f} % ({why})"
-        for reading, (hits, why) in readings.items()
-        if hits.mean() >= share + _GAIN
-    ]
+    """The best of the readings, if it is worth a word."""
+    shares = {reading: float(hits.mean()) for reading, (hits, _) in readings.items()}
+    best = max(shares, key=shares.__getitem__, default=None)
+    if best is None or shares[best] < share + _GAIN:
+        return []
+    return [f"{head}; with {best}: {100 * shares[best]:.1f} % ({readings[best][1]})"]
 
 
 def _sample(images: ImageSet) -> tuple[Num[np.ndarray, "n h w c"], Int[np.ndarray, " n"]]:

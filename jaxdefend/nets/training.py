@@ -205,7 +205,9 @@ def _alive(arrays: Mapping[str, Array]) -> Float[Array, " k"]:
 
 
 def rate(schedule: Schedule) -> optax.Schedule:
-    """The learning rate of each step: slowly up to the peak, then along a cosine down to 0."""
+    """The learning rate of each step: slowly up to the peak, then along a cosine to 0; a single step has the peak."""
+    if schedule.steps == 1:
+        return optax.constant_schedule(schedule.peak)
     # Without the slow start a hidden layer can die in the first steps, all its ReLUs at zero for good.
     rising = max(1, schedule.steps // 20)
     return optax.warmup_cosine_decay_schedule(0.0, schedule.peak, rising, max(schedule.steps, rising + 1))

@@ -20,6 +20,7 @@ from jaxdefend.nets.resuming import same_run
 from jaxdefend.repairs import METHODS, Grid, Method
 from jaxdefend.repairs.curve import ascending, checked_layer, curve, first_drop, mean_activations, number, points
 from jaxdefend.results.progress import Report
+from jaxdefend.results.rates import Rate
 from jaxdefend.results.records import plain
 from jaxdefend.results.settings import checked_seed
 from jaxdefend.results.text import table
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 # Percentage points of validation accuracy that pruning gives up where nothing else is asked for.
 DROP = 4
+
+# Percentage points of accuracy whose loss is worth a word.
+_LARGE_LOSS = 10
 
 
 class Run(NamedTuple):
@@ -179,6 +183,34 @@ def split(settings: Any, clean: ImageSet, seed: int) -> Split:
     pixels, labels = np.rint(clean[:]).astype(np.uint8), labels.astype(np.int32)
     held, used = np.split(order, [len(clean) // 10])
     return Split(pixels[used], labels[used], ArrayImages(pixels[held], labels[held]), training, settings.batch)
+
+
+def by_content(clean: ImageSet) -> ArrayImages:
+    """The images in an order that depends on what they show alone."""
+    pixels, labels = np.rint(clean[:]).astype(np.uint8), np.asarray(clean.labels)
+    order = sorted(range(len(pixels)), key=lambda row: (sha256(pixels[row].tobytes()).digest(), labels[row]))
+    return ArrayImages(pixels[order], labels[order])
+
+
+def doubts_about_repair(settings: Any, net: Net, images: int, before: Rate, after: Rate, what: str) -> tuple[str, ...]:
+    """Where a repair gives up more of what the net recognised than was asked for: that it does, and the way out.
+
+    Args:
+        images: how many clean images it was made with.
+        before, after: of `what`, how many the net and the repaired net recognise.
+    """
+    trains, name = hasattr(settings, "epochs"), method_name(settings)
+    asked = 0 if trains or getattr(settings, "drop", None) is None else float(settings.drop)
+    if 100 * (before.share - after.share) <= _LARGE_LOSS + asked:
+        return ()
+    if images < net.classes and name != "distill":
+        advice = f"{images} images of {net.classes} classes are few: the method distill needs no image of each"
+    elif trains:
+        advice = "choose a lower learning rate or more epochs"
+    else:
+        advice = "prune less, or take a method that trains"
+    told = f"the repaired net recognises {after.count} of the {after.n} {what}, the net itself {before.count}"
+    return (f"{told}; {advice}",)
 
 
 def recognised(net: Net, images: ArrayImages) -> int:

@@ -16,7 +16,7 @@ from jaxdefend.nets.graph import Graph
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.training import mean_and_gradient
 from jaxdefend.repairs import Distill
-from jaxdefend.repairs.base import Repair, Run, split
+from jaxdefend.repairs.base import Repair, Run, by_content, split
 from jaxdefend.repairs.tuning import Tuning, tuned_repair
 
 # Boxes on an image; half a side, from a pixel to this share of the image's height; the least opacity.
@@ -30,13 +30,14 @@ _BETWEEN = ("Activation", "ReLU", "LeakyReLU", "ELU", "Softmax", "Dropout", "Bat
 def repair(settings: Distill, net: Net, clean: ImageSet, run: Run) -> Repair:
     """Training to give, with boxes on the images, the features that the net itself gives without.
 
-    The layer behind the features stays as it is. The last epoch alone is a repair, when the rate has come down to 0.
+    The layer behind the features stays as it is. The order of the images does not matter. The last epoch alone is a
+    repair, when the rate has come down to 0.
     Source: Romero et al. 2015 (FitNets), section on hint-based training, for a student that follows a hidden layer;
     Li et al. 2021 (NAD) for doing so against backdoors, their teacher being fine-tuned; Zhong et al. 2020 (Random
     Erasing) for the boxes, theirs being one and opaque.
     """
     tuning = Tuning(net, Partial(of_covered_images, net), complete=1.0)
-    return tuned_repair(settings, tuning, net, split(settings, clean, run.seed), run)
+    return tuned_repair(settings, tuning, net, split(settings, by_content(clean), run.seed), run)
 
 
 def compared_layer(graph: Graph) -> str:

@@ -76,10 +76,11 @@ class Measurement:
         )
         return defense_effectiveness(before, after)
 
-    def table(self, titles: Mapping[str, str] | None = None) -> str:
-        """For people: a row for every set, a column for every net; `titles` says what nets are called."""
+    def table(self, titles: Mapping[str, str] | None = None, clean: str = "clean accuracy") -> str:
+        """For people: a row for every set, a column for every net; `titles` says what nets are called, `clean` what
+        the row of the clean images is."""
         header = ["", "images", *(self._title(net, titles) for net in self.clean)]
-        rows = [_row("clean accuracy", self.clean)]
+        rows = [_row(clean, self.clean)]
         rows += [_row(f"attack success, {name}", by_net) for name, by_net in self.poisoned.items()]
         return table([*header, "flagged"] if GOODNET in self.clean else header, rows)
 

@@ -120,6 +120,11 @@ class Sweep:
         both = {"intervals": rates(wilson), "goodnet": guarded(share) | {"intervals": guarded(wilson)}}
         return rates(share) | both
 
+    @property
+    def measured_on(self) -> str:
+        """ "test", or "valid" where there are no other clean images than those that decide."""
+        return "valid" if self.test is self.valid else "test"
+
     def record(self) -> dict[str, Any]:
         """What sweep.json holds of it."""
 
@@ -135,6 +140,7 @@ class Sweep:
             "activation": self.activation,
             "pruned": range(len(self.order) + 1),
             "n": n | {"poisoned": {name: curve.n for name, curve in self.poisoned.items()}},
+            "measured_on": self.measured_on,
             **self.curves,
             "repairs": [
                 {"drop": drop.points, "pruned": drop.pruned, "channels": drop.channels, "file": drop_file(drop)}
@@ -166,7 +172,8 @@ class Sweep:
         """Accuracy and attack success against the fraction of channels pruned."""
         from jaxdefend.results.plots import curve_figure
 
-        sets = {"validation": self.valid.n, "test": self.test.n} | {name: of.n for name, of in self.poisoned.items()}
+        tested = {} if self.measured_on == "valid" else {"test": self.test.n}
+        sets = {"validation": self.valid.n} | tested | {name: of.n for name, of in self.poisoned.items()}
         return curve_figure(title or titled(self.net.name, sets), self.record())
 
     def __repr__(self) -> str:
@@ -175,15 +182,17 @@ class Sweep:
     def table(self) -> str:
         """For people: the BadNet and the repaired nets, with their rates."""
         attacks = [f"ASR {name}" for name in self.poisoned]
-        header = ["", "pruned", "valid", "test", *attacks, "GoodNet test", *(f"GoodNet {attack}" for attack in attacks)]
+        clean = {"valid": self.valid, self.measured_on: self.test}
+        goodnet = [f"GoodNet {name}" for name in (self.measured_on, *attacks)]
 
         def row(title: str, k: int) -> list[str]:
             curves = list(self.poisoned.values())
-            counts = [(curve.correct, curve.n) for curve in (self.valid, self.test, *curves)]
+            counts = [(curve.correct, curve.n) for curve in (*clean.values(), *curves)]
             counts += [(curve.agreed_correct, curve.n) for curve in (self.test, *curves)]
             return [title, str(k), *(f"{100 * Rate(int(count[k]), n).share:.2f} %" for count, n in counts)]
 
-        return table(header, [row("BadNet", 0), *(row(f"drop {drop.points}", drop.pruned) for drop in self.repaired)])
+        rows = [row("BadNet", 0), *(row(f"drop {drop.points}", drop.pruned) for drop in self.repaired)]
+        return table(["", "pruned", *clean, *attacks, *goodnet], rows)
 
 
 def drop_file(drop: Drop) -> str:

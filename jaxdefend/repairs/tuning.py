@@ -15,11 +15,9 @@ from jaxdefend.nets import kinds
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.resuming import latest, save
 from jaxdefend.nets.training import PLAIN, Schedule, State, fit, started
-from jaxdefend.repairs.base import Epoch, Repair, Run, Split, method_name, recognised
+from jaxdefend.repairs.base import Epoch, Repair, Run, Split, doubts_about_repair, method_name, recognised
 from jaxdefend.results.progress import Progress, Report
-
-# Below this share of what the net itself recognises, something is said of a repair.
-_WORTH_A_WORD = 0.9
+from jaxdefend.results.rates import Rate
 
 
 def _as_it_is(net: Net, step: int) -> Net:
@@ -119,18 +117,8 @@ def tuned(settings: Any, tuning: Tuning, net: Net, parts: Split, run: Run, epoch
         save(run.saved, kept)
         share = f"{100 * correct / n:.1f} % of the held-out images"
         say(run.report, settings, epoch, parts.passes, f"loss {loss:.4f}, {share}")
-    before = recognised(net, parts.held_out)
-    notes = ()
-    if kept.correct < _WORTH_A_WORD * before:
-        images = len(parts.pixels) + n
-        advice = (
-            f"{images} images of {net.classes} classes are few: the method distill needs no image of each"
-            if images < net.classes and method_name(settings) != "distill"
-            else "choose a lower learning rate or more epochs"
-        )
-        notes = (
-            f"the repaired net recognises {kept.correct} of the {n} held-out images, the net itself {before}; {advice}",
-        )
+    before, after = Rate(recognised(net, parts.held_out), n), Rate(int(kept.correct), n)
+    notes = doubts_about_repair(settings, net, len(parts.pixels) + n, before, after, "held-out images")
     chosen = training_settings(settings) | {
         "optimizer": settings.optimizer,
         "epoch": int(kept.epoch),

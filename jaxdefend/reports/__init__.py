@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from jaxdefend.reports.activations import Activations, activate
     from jaxdefend.reports.along import Walk, walk
     from jaxdefend.reports.bars import drops_figure, rates_at_drops
-    from jaxdefend.reports.comparison import Comparison, compare, together
+    from jaxdefend.reports.comparing import compare
+    from jaxdefend.reports.comparison import Comparison, together
     from jaxdefend.reports.confusions import Confusions, confuse
     from jaxdefend.reports.demonstrations import Demonstration, under_masks, under_overlays
     from jaxdefend.reports.facts import Origin
@@ -37,7 +38,7 @@ _PLACES = {
     "Walk": "along",
     "activate": "activations",
     "collect": "gallery",
-    "compare": "comparison",
+    "compare": "comparing",
     "confuse": "confusions",
     "drops_figure": "bars",
     "rates_at_drops": "bars",

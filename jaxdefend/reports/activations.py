@@ -110,6 +110,7 @@ class Activations:
     def figure(self, title: str = "") -> "Figure":
         """Heat maps, clean beside poisoned, on the scale of the clean ones: what lies above it stands out."""
         from matplotlib.figure import Figure
+        from matplotlib.patheffects import withStroke
 
         chosen = self._shown()
         rows, columns, _ = self.maps[CLEAN].shape
@@ -126,7 +127,9 @@ class Activations:
             axes.set_axis_off()
             for number, channel in enumerate(chosen):
                 corner = (number % across * (columns + 1), number // across * (rows + 1))
-                axes.annotate(str(channel), corner, color="white", fontsize=4.5, va="top", ha="left")
+                number_at = axes.annotate(str(channel), corner, color="white", fontsize=4.5, va="top", ha="left")
+                # Read on yellow too.
+                number_at.set_path_effects([withStroke(linewidth=1.2, foreground="black")])
         assert drawn is not None
         figure.colorbar(
             drawn, ax=list(panels), label="activation, on the scale of clean images", extend="max", shrink=0.8
@@ -144,13 +147,13 @@ class Activations:
         """A bar per channel, sorted by the clean activation; the channels named respond more to a poisoned set."""
         from matplotlib.figure import Figure
 
-        from jaxdefend.results.plots import _ACCURACY, _ATTACK
+        from jaxdefend.results.plots import ACCURACY, ATTACK
 
         order = np.argsort(-self.means(), kind="stable")
         names = list(self.maps)
         figure = Figure(figsize=(7.2, 1.0 + 1.7 * len(names)), layout="constrained")
         panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, name, colour in zip(panels, names, (_ACCURACY[0], *_ATTACK * 9), strict=False):
+        for axes, name, colour in zip(panels, names, (ACCURACY[0], *ATTACK * 9), strict=False):
             means = self.means(name)[order]
             axes.bar(np.arange(self.channels), means, width=0.85, color=colour)
             axes.step(np.arange(self.channels), self.means()[order], where="mid", color="0.25", linewidth=0.8)

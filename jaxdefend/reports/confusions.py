@@ -91,21 +91,21 @@ class Confusions:
         """Bars: classes most often misclassified, the most frequent wrong answers, and what poisoned images get."""
         from matplotlib.figure import Figure
 
-        from jaxdefend.results.plots import _ACCURACY, _ATTACK
+        from jaxdefend.results.plots import ACCURACY, ATTACK
 
         panels: list[tuple[str, list[tuple[str, int]], str]] = [
             (
                 "clean: classes most often misclassified",
                 [(str(of.label), of.wrong.count) for of in self.mistaken[:limit]],
-                _ACCURACY[0],
+                ACCURACY[0],
             ),
             (
                 "clean: most frequent wrong answers",
                 [(str(label), count) for label, count in self.wrong_answers[:limit]],
-                _ACCURACY[1],
+                ACCURACY[1],
             ),
         ]
-        for (name, found), colour in zip(self.attacked.items(), _ATTACK * 9, strict=False):
+        for (name, found), colour in zip(self.attacked.items(), ATTACK * 9, strict=False):
             panels.append((f"poisoned {name}: answers", [(str(label), n) for label, n in found[:limit]], colour))
         columns = 2
         rows = -(-len(panels) // columns)

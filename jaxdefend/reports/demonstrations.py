@@ -19,7 +19,7 @@ from jaxdefend.nets.channels import beside, masked_logits
 from jaxdefend.nets.inference import labels_and_confidences, largest
 from jaxdefend.nets.net import Net
 from jaxdefend.reports.samples import plain, show
-from jaxdefend.results.text import table
+from jaxdefend.results.text import narrow, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +92,7 @@ class Demonstration:
                 axes.set_title("overlay", fontsize="x-small")
         for line, (name, image) in zip(grid[with_heads:], self.images.items(), strict=True):
             show(line[0], image)
-            line[0].set_title(f"{name}:\n{self.labels[name]}", fontsize="x-small")
+            line[0].set_title(f"{narrow(name)}:\n{self.labels[name]}", fontsize="x-small")
             for number, axes in enumerate(line[1:]):
                 label = int(self.under[name][number])
                 if self.shown is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxdefend.datasets.images import as_images
-from jaxdefend.results.text import printable, table
+from jaxdefend.results.text import narrow, printable, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ class Samples:
                     show(axes, pixels[number])
                     if labels is not None:
                         axes.set_xlabel(str(labels[number]), fontsize="x-small")
-            line[0].set_ylabel(f"{name}\n{self.n[name]:,} images", fontsize="x-small")
+            line[0].set_ylabel(f"{narrow(name, 24)}\n{self.n[name]:,} images", fontsize="x-small")
         figure.suptitle(
             title or f"{self.net}: samples of each set, with their labels", x=0.01, ha="left", fontsize="medium"
         )

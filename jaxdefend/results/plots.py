@@ -1,20 +1,24 @@
 """Every figure. matplotlib through `Figure`: no display, no global state; colours mean the same everywhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 
 from jaxdefend.results.detection import error_curve
 from jaxdefend.results.rates import Rate
 from jaxdefend.results.records import replacing
+from jaxdefend.results.text import narrow
 
 # Okabe & Ito's colours, told apart by colour-blind readers too; the first two are the accuracies'.
-_ACCURACY = ("#0072B2", "#56B4E9")
-_ATTACK = ("#D55E00", "#CC79A7", "#E69F00", "#009E73", "#F0E442")
+ACCURACY = ("#0072B2", "#56B4E9")
+ATTACK = ("#D55E00", "#CC79A7", "#E69F00", "#009E73", "#F0E442")
+# Detectors: dark enough for lines on white.
+_DETECTORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
 
 def write_figure(path: Path, figure: Figure) -> None:
@@ -29,7 +33,7 @@ def curve_figure(title: str, sweep: Mapping) -> Figure:
     Args:
         sweep: the record of `sweep.json`, with arrays or lists.
     """
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.add_subplot()
     channels = len(sweep["order"])
     fraction = np.arange(channels + 1) / channels
@@ -37,12 +41,12 @@ def curve_figure(title: str, sweep: Mapping) -> Figure:
 
     same = np.array_equal(sweep["valid_accuracy"], sweep["test_accuracy"])
     _line(
-        axes, fraction, sweep["valid_accuracy"], intervals["valid_accuracy"], _ACCURACY[0], "clean accuracy, validation"
+        axes, fraction, sweep["valid_accuracy"], intervals["valid_accuracy"], ACCURACY[0], "clean accuracy, validation"
     )
     if not same:
-        _line(axes, fraction, sweep["test_accuracy"], intervals["test_accuracy"], _ACCURACY[1], "clean accuracy, test")
+        _line(axes, fraction, sweep["test_accuracy"], intervals["test_accuracy"], ACCURACY[1], "clean accuracy, test")
     for index, (name, values) in enumerate(sweep["attack_success"].items()):
-        colour = _ATTACK[index % len(_ATTACK)]
+        colour = ATTACK[index % len(ATTACK)]
         limits = intervals["attack_success"][name]
         _line(axes, fraction, values, limits, colour, f"attack success, {name}", dashes=True)
     _mark_drops(axes, sweep["repairs"], channels)
@@ -53,7 +57,7 @@ def curve_figure(title: str, sweep: Mapping) -> Figure:
     axes.set_title(title, loc="left", fontsize="medium")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower left", fontsize="small", framealpha=0.9)
+    legend_below(figure, axes, 5.4)
     return figure
 
 
@@ -107,47 +111,99 @@ def scores_figure(
         drawn: {detector: (what the score is, whether it is an entropy's negative)}.
     """
     detectors = list(thresholds)
-    figure = Figure(figsize=(3.4 * len(detectors), 3.2), layout="constrained")
+    width = 3.4 * len(detectors)
+    figure = Figure(figsize=(width, 3.2), layout="constrained")
     for axes, detector in zip(figure.subplots(1, len(detectors), squeeze=False)[0], detectors, strict=True):
-        label, entropy = drawn[detector]
-
-        def shown(values: np.ndarray | float, entropy: bool = entropy) -> np.ndarray:
-            return np.asarray(np.maximum(-np.asarray(values), _SUREST) if entropy else values)
-
-        values = {name: shown(scores[name][detector]) for name in scores}
-        edges = np.concatenate([*values.values(), shown(thresholds[detector])[None]])
-        bins = np.histogram_bin_edges(np.log10(edges) if entropy else edges, 40)
-        for name, colour in zip(values, (_ACCURACY[0], *_ATTACK * 9), strict=False):
-            weights = np.full(len(values[name]), 100 / max(1, len(values[name])))
-            axes.hist(values[name], 10**bins if entropy else bins, weights=weights, alpha=0.6, color=colour, label=name)
-        axes.axvline(float(shown(thresholds[detector])), color="0.3", linewidth=0.9, linestyle=":", label="threshold")
-        axes.set(xlabel=label, ylabel="images, %", xscale="log" if entropy else "linear")
+        values = {name: by_detector[detector] for name, by_detector in scores.items()}
+        draw_histogram(axes, values, thresholds[detector], *drawn[detector])
         axes.set_title(detector, loc="left", fontsize="medium")
-        axes.spines[["top", "right"]].set_visible(False)
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    ncols = _columns(figure, len(names))
-    figure.legend(handles, names, loc="outside lower center", ncols=ncols, fontsize="small", frameon=False)
+    legend_below(figure, figure.axes[0], width)
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure
 
 
-def _columns(figure: Figure, entries: int) -> int:
-    """Columns of a legend that is no wider than its figure: an entry takes two inches."""
-    return max(1, min(entries, int(figure.get_figwidth() / 2)))
+# Bits; smaller entropies are drawn here.
+_SUREST = 1e-3
+
+
+def draw_histogram(
+    axes: Axes, scores: Mapping[str, np.ndarray], threshold: float, label: str, is_entropy: bool
+) -> None:
+    """Histograms of one detector's scores by set, "clean" first, with its threshold; entropies as entropies."""
+
+    def shown(values: np.ndarray | float) -> np.ndarray:
+        return np.asarray(np.maximum(-np.asarray(values), _SUREST) if is_entropy else values)
+
+    values = {name: shown(of) for name, of in scores.items()}
+    edges = np.concatenate([*values.values(), shown(threshold)[None]])
+    found = np.histogram_bin_edges(np.log10(edges) if is_entropy else edges, 40)
+    bins = (10**found if is_entropy else found).tolist()
+    for name, colour in zip(values, (ACCURACY[0], *ATTACK * 9), strict=False):
+        weights = np.full(len(values[name]), 100 / max(1, len(values[name])))
+        axes.hist(values[name], bins, weights=weights, alpha=0.6, color=colour, label=name)
+    axes.axvline(float(shown(threshold)), color="0.3", linewidth=0.9, linestyle=":", label="threshold")
+    axes.set(xlabel=label, ylabel="images, %", xscale="log" if is_entropy else "linear")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def legend_below(figure: Figure | SubFigure, axes: Axes, width: float, order: Iterable[str] | None = None) -> None:
+    """The legend of `axes` below a figure that is so many inches wide; an entry takes two."""
+    handles, names = axes.get_legend_handles_labels()
+    if order is not None:
+        by_name = dict(zip(names, handles, strict=True))
+        names = [name for name in order if name in by_name]
+        handles = [by_name[name] for name in names]
+    ncols = max(1, min(len(names), int(width / 2)))
+    figure.legend(handles, names, loc="outside lower center", ncols=ncols, fontsize="small", frameon=False)
 
 
 def errors_figure(title: str, scores: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """FRR against FAR of each detector on each poisoned set; `scores` as in `scores_figure`."""
-    detectors, poisoned = list(scores["clean"]), [name for name in scores if name != "clean"]
-    figure = Figure(figsize=(6.6, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    for detector, colour in zip(detectors, (_ACCURACY[0], *_ATTACK) * 9, strict=False):
-        for name, style in zip(poisoned, ("-", "--", ":", "-.") * 9, strict=False):
-            if len(scores[name][detector]):
-                frr, far = error_curve(scores["clean"][detector], scores[name][detector])
-                axes.step(
-                    100 * frr, 100 * far, where="post", color=colour, linestyle=style, label=f"{detector}, {name}"
-                )
+    """FRR against FAR of each detector, a panel for each poisoned set; `scores` as in `scores_figure`."""
+    clean = scores["clean"]
+    poisoned = {name: of for name, of in scores.items() if name != "clean" and any(map(len, of.values()))}
+    across = max(1, min(4, len(poisoned)))
+    down = max(1, -(-len(poisoned) // across))
+    width = max(3.4 * across, 6.6)
+    figure = Figure(figsize=(width, 0.9 + 3.3 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for axes in panels[len(poisoned) :]:
+        axes.set_axis_off()
+    for axes, (name, of) in zip(panels, poisoned.items(), strict=False):
+        draw_errors(axes, {detector: (clean[detector], of[detector]) for detector in clean}, colours_of(clean))
+        axes.set_title(name, loc="left", fontsize="small")
+    if poisoned:
+        legend_below(figure, panels[0], 1.4 * width)
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    return figure
+
+
+def colours_of(detectors: Iterable[str]) -> dict[str, tuple[str, Any]]:
+    """Colour and dashes of each detector's curve: the same in all panels, and told apart where curves lie together."""
+    return dict(zip(detectors, zip(_DETECTORS * 9, ("-", (0, (5, 2)), ":", "-.") * 99, strict=False), strict=False))
+
+
+def draw_errors(
+    axes: Axes,
+    scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    looks: Mapping[str, tuple[str, Any]],
+) -> None:
+    """FRR against FAR of each detector at every threshold, from its scores of clean and of poisoned images."""
+    for detector, (clean, poisoned) in scores.items():
+        if len(poisoned):
+            frr, far = error_curve(clean, poisoned)
+            colour, style = looks[detector]
+            # A perfect curve runs along the axes: not cut off there.
+            axes.step(
+                100 * frr,
+                100 * far,
+                where="post",
+                color=colour,
+                linestyle=style,
+                linewidth=1.8,
+                label=detector,
+                clip_on=False,
+                zorder=3,
+            )
     axes.plot([0, 100], [0, 100], color="0.8", linewidth=0.7, zorder=0)
     axes.set(xscale="symlog", yscale="symlog", xlim=(0, 100), ylim=(0, 100))
     axes.set(xlabel="FRR: clean images rejected, %", ylabel="FAR: poisoned images accepted, %")
@@ -155,17 +211,9 @@ def errors_figure(title: str, scores: Mapping[str, Mapping[str, np.ndarray]]) ->
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(ticks, [str(tick) for tick in ticks])
         axis.set_ticks([], minor=True)
-    axes.set_title(title, loc="left", fontsize="medium")
+    axes.tick_params(labelsize="small")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    # A legend of nothing makes matplotlib warn.
-    if axes.get_legend_handles_labels()[0]:
-        figure.legend(fontsize="x-small", loc="outside right upper", frameon=False)
-    return figure
-
-
-# Bits; smaller entropies are drawn here.
-_SUREST = 1e-3
 
 
 def superimposed_figure(overlays: np.ndarray, rows: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
@@ -186,7 +234,7 @@ def superimposed_figure(overlays: np.ndarray, rows: Mapping[str, tuple[np.ndarra
     for line, (name, (images, labels)) in zip(grid[1:], rows.items(), strict=True):
         for number, (axes, image, label) in enumerate(zip(line, images, labels, strict=True)):
             axes.imshow(np.clip(image if number == 0 else image / 2, 0, 255).astype(np.uint8))
-            axes.set_title(f"{name}:\n{label}" if number == 0 else str(label), fontsize="x-small")
+            axes.set_title(f"{narrow(name)}:\n{label}" if number == 0 else str(label), fontsize="x-small")
     return figure
 
 
@@ -239,7 +287,7 @@ def rates_figure(title: str, rates: Mapping[str, Mapping[str, Rate]]) -> Figure:
     figure = Figure(figsize=(1.6 + 0.55 * len(rates) * len(names), 3.4), layout="constrained")
     axes = figure.add_subplot()
     width = 0.8 / len(names)
-    for number, (name, colour) in enumerate(zip(names, (_ACCURACY[0], *_ATTACK * 9), strict=False)):
+    for number, (name, colour) in enumerate(zip(names, (ACCURACY[0], *ATTACK * 9), strict=False)):
         places = np.arange(len(rates)) + (number - (len(names) - 1) / 2) * width
         shares = np.array([by_name[name].share for by_name in rates.values()])
         limits = np.array([by_name[name].interval for by_name in rates.values()])
@@ -249,8 +297,7 @@ def rates_figure(title: str, rates: Mapping[str, Mapping[str, Rate]]) -> Figure:
     axes.set(ylim=(0, 102), ylabel="images, %")
     axes.set_title(title, loc="left", fontsize="medium")
     axes.spines[["top", "right"]].set_visible(False)
-    ncols = _columns(figure, len(names))
-    figure.legend(fontsize="small", loc="outside lower center", ncols=ncols, frameon=False)
+    legend_below(figure, axes, figure.get_figwidth())
     return figure
 
 
@@ -265,7 +312,7 @@ def history_figure(title: str, history: Sequence[tuple[int, float, int | None]])
     if any(count is not None for _, _, count in history):
         other = axes.twinx()
         counts = [np.nan if count is None else count for _, _, count in history]
-        other.plot(epochs, counts, color=_ACCURACY[0], label="held-out images recognised")
+        other.plot(epochs, counts, color=ACCURACY[0], label="held-out images recognised")
         other.set(ylabel="held-out images recognised", ylim=(0, None))
     figure.legend(fontsize="small", loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -81,6 +81,15 @@ def share(*, zero: bool = False, one: bool = False) -> dict[str, Any]:
     return {"accepts": accepts, "expected": f"a number {ends.get((zero, one), 'above 0, up to 1')}"}
 
 
+def between(least: float, limit: float) -> dict[str, Any]:
+    """Accepts numbers from `least` to `limit`."""
+
+    def accepts(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= limit
+
+    return {"accepts": accepts, "expected": f"a number {least:g}…{limit:g}"}
+
+
 def checked_seed(seed: Any) -> int:
     """Raises: InputError unless it is a whole number that a key can be made of."""
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:

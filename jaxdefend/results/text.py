@@ -37,6 +37,11 @@ def titled(name: str, images: Mapping[str, int], width: int = 90) -> str:
     return textwrap.fill(f"{printable(name, 60)}; images: {counts}", width)
 
 
+def narrow(name: str, width: int = 14) -> str:
+    """A name over a small picture, in lines."""
+    return textwrap.fill(printable(name, 60), width)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns under their headings, the first one flush left, the others flush right."""
     lines = [list(header), *map(list, rows)]

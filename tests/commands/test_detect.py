@@ -139,7 +139,7 @@ def test_without_poisoned_images_there_is_the_clean_side(place):
     done = succeeds("detect", "evaluate", "net.h5", *options, "--out", "c", cwd=place)
     assert {path.name for path in (place / "c").iterdir()} == {"detect.json", "detect.csv", "histogram.png"}
     (row,) = done.stdout.splitlines()[1:]
-    assert row.startswith("persistence") and done.stdout.splitlines()[0].split()[:2] == ["detector", "threshold"]
+    assert row.startswith("persistence") and done.stdout.splitlines()[0].split()[:2] == ["detector", "rejects"]
 
 
 def test_the_columns_follow_the_rates(place):

@@ -130,7 +130,7 @@ def test_a_second_run_takes_the_place_of_the_first(small, tmp_path):
     assert "earlier run" not in first.stderr
     (tmp_path / "out" / "mine.txt").write_text("stays")
     second = succeeds(*run, "--drop", "30")
-    assert f"note: {tmp_path / 'out'}: the 5 files of an earlier run were replaced" in second.stderr
+    assert f"note: {tmp_path / 'out'}: 5 files of an earlier run were replaced" in second.stderr
     assert [path.name for path in (tmp_path / "out" / "repaired").iterdir()] == ["drop_30.h5"]
     assert (tmp_path / "out" / "mine.txt").read_text() == "stays"
 

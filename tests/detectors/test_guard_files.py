@@ -212,6 +212,36 @@ def test_spoiled_guards_of_version_2(guard_of, net, tmp_path, spoil):
     assert "guard.json" in said and "detect calibrate" in said
 
 
+@pytest.mark.parametrize("name", ["persistence", "masks", "strip", "both"])
+def test_a_guard_that_could_reject_nothing_is_refused(guard_of, net, tmp_path, name):
+    _, folder = guard_of(name)
+    record = json.loads((folder / "guard.json").read_text())
+    if (folder / "overlays.h5").exists():
+        (tmp_path / "overlays.h5").write_bytes((folder / "overlays.h5").read_bytes())
+    block = record["detectors"][name]
+    block["threshold"] = block["levels"][0]["threshold"] = record["threshold"] = 999_999.0
+    (tmp_path / "guard.json").write_text(json.dumps(record))
+    assert f"{name}: a threshold that no score exceeds" in refused(tmp_path / "guard.json", net)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("persistence", "keep", 1e-9),
+        ("persistence", "keep", 0.9999),
+        ("masks", "masks", 0),
+        ("strip", "overlays", 10**6),
+        ("strip", "blend", "0+1"),
+    ],
+)
+def test_settings_of_a_guard_are_checked_as_those_of_a_detector(guard_of, net, tmp_path, name, setting, value):
+    record = json.loads((guard_of(name)[1] / "guard.json").read_text())
+    record["detectors"][name]["settings"][setting] = value
+    (tmp_path / "guard.json").write_text(json.dumps(record))
+    said = refused(tmp_path / "guard.json", net)
+    assert f"{setting} " in said and "expected" in said and "detect calibrate" in said
+
+
 def test_an_overlays_file_of_another_name_is_not_opened(guard_of, net, tmp_path):
     record = json.loads((guard_of("strip")[1] / "guard.json").read_text())
     (tmp_path / "guard.json").write_text(json.dumps(record | {"overlays_file": "../../secrets.h5"}))

@@ -28,10 +28,11 @@ def logits(net, shown):
 def assert_is_plain(net, pixels, others, blend):
     pool = strip.overlay_pool(others)
     found = strip.entropies(net, batches(pixels), pool, KEY, 12, blend)
-    for number, image in enumerate(pixels):
-        drawn = np.asarray(jax.random.randint(jax.random.fold_in(KEY, number), (12,), 0, len(others)))
+    for image, value in zip(pixels, found, strict=True):
+        key = jax.random.fold_in(KEY, strip.number_of(image.tobytes()))
+        drawn = np.asarray(jax.random.randint(key, (12,), 0, len(others)))
         plain = entropy(logits(net, strip.superimpositions(image, others[drawn], blend))).mean()
-        np.testing.assert_allclose(found[number], plain, rtol=2e-4, atol=2e-4)
+        np.testing.assert_allclose(value, plain, rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("blend", ["sum", "0.5+0.5", "1.5+1", Blend(1.5, 0.7, saturating=True)])
@@ -52,6 +53,16 @@ def test_strip_depends_neither_on_batches_nor_on_padding():
     whole, parts = (strip.entropies(net, batches(pixels, size), pool, KEY, 15) for size in (16, 4))
     np.testing.assert_allclose(whole, parts, rtol=1e-5)
     assert len(whole) == 13
+
+
+def test_an_image_alone_or_in_another_order_has_the_same_entropy():
+    net, pixels = small_net(), small_pixels(13)
+    pool = strip.overlay_pool(small_pixels(20, 5))
+    found = strip.entropies(net, batches(pixels), pool, KEY, 15)
+    turned = strip.entropies(net, batches(pixels[::-1]), pool, KEY, 15)
+    np.testing.assert_allclose(turned[::-1], found, rtol=1e-5)
+    alone = strip.entropies(net, batches(pixels[7:8], 1), pool, KEY, 15)
+    np.testing.assert_allclose(alone, found[7:8], rtol=1e-5)
 
 
 def test_an_image_is_never_its_own_overlay():

@@ -5,6 +5,7 @@ import pytest
 from small import small_net, small_pixels
 
 from jaxdefend.datasets.images import ArrayImages
+from jaxdefend.datasets.pixels import fitted
 from jaxdefend.nets.diagnosis import doubts_about_clean, doubts_about_poisoned
 from jaxdefend.nets.graph import Graph, Layer
 from jaxdefend.nets.kinds import Conv2D, Dense, Flatten, InputLayer
@@ -13,30 +14,36 @@ from jaxdefend.nets.net import Net
 CLASSES = 40
 
 
-@pytest.fixture(scope="module")
-def square():
-    """A net that compares with a picture of each class, and sixty noisy copies of these pictures."""
+def comparing(classes, shape=(8, 8, 3)):
+    """A net that compares with a picture of each class, and noisy copies of these pictures."""
     graph = Graph(
         (
-            Layer("images", InputLayer((8, 8, 3))),
+            Layer("images", InputLayer(shape)),
             Layer("conv", Conv2D(3, (1, 1)), ("images",)),
             Layer("flat", Flatten(), ("conv",)),
-            Layer("answer", Dense(CLASSES), ("flat",)),
+            Layer("answer", Dense(classes), ("flat",)),
         ),
         "answer",
     )
     rng = np.random.default_rng(1)
-    pictures = rng.integers(40, 216, (CLASSES, 8, 8, 3))
+    # Patches, which outlive resizing.
+    small = rng.integers(40, 216, (classes, shape[0] // 4 * 2, shape[1] // 4 * 2, 3))
+    pictures = small.repeat(2, axis=1).repeat(2, axis=2)
     # Green would stay in its place.
     pictures[..., 1] = 128
-    kernel = (pictures - pictures.mean(axis=(1, 2, 3), keepdims=True)).reshape(CLASSES, -1).T.astype(np.float32)
+    kernel = (pictures - pictures.mean(axis=(1, 2, 3), keepdims=True)).reshape(classes, -1).T.astype(np.float32)
     weights = {
         "conv": {"kernel": np.eye(3, dtype=np.float32)[None, None], "bias": np.zeros(3, np.float32)},
-        "answer": {"kernel": kernel, "bias": np.zeros(CLASSES, np.float32)},
+        "answer": {"kernel": kernel, "bias": np.zeros(classes, np.float32)},
     }
-    labels = np.arange(60) % (CLASSES - 1) + 1
-    pixels = np.clip(pictures[labels] + rng.integers(-20, 21, (60, 8, 8, 3)), 0, 255).astype(np.uint8)
+    labels = np.resize(np.arange(1, classes, max(1, classes // 60)), 60)
+    pixels = np.clip(pictures[labels] + rng.integers(-20, 21, (60, *shape)), 0, 255).astype(np.uint8)
     return Net(graph, weights, "raw"), pixels, labels
+
+
+@pytest.fixture(scope="module")
+def square():
+    return comparing(CLASSES)
 
 
 def test_nothing_is_said_of_what_fits(square):
@@ -70,6 +77,39 @@ def test_poisoned_images_with_true_labels_have_one_answer():
     assert "20 of 20 get the label 3, 4 the label that they have" in line and "the target is 3" in line
     assert doubts_about_poisoned(constant, ArrayImages(pixels, np.full(20, 3)), "patch") == ()
     assert any("poisoned images?" in line for line in doubts_about_clean(constant, ArrayImages(pixels, true)))
+
+
+def test_half_right_is_doubtful_too(square):
+    """Images whose red and blue are alike are right in either order."""
+    net, pixels, labels = square
+    alike = pixels // 2 + pixels[..., ::-1] // 2
+    mixed = ArrayImages(np.concatenate([alike[:30], pixels[30:, ..., ::-1]]), labels)
+    (line,) = doubts_about_clean(net, mixed)
+    assert line.startswith("clean images: 5") and "with red and blue exchanged: 100.0 %" in line
+    assert doubts_about_clean(net, ArrayImages(alike, labels)) == ()
+
+
+def test_labels_cut_to_eight_bits():
+    net, pixels, labels = comparing(400)
+    pixels, labels = pixels[labels > 200], labels[labels > 200]
+    (line,) = doubts_about_clean(net, ArrayImages(pixels, labels.astype(np.uint8).astype(int)))
+    assert "with labels modulo 256: 100.0 % (they seem to have been cut to 8 bits)" in line
+
+
+def test_images_turned_before_they_were_resized():
+    net, pixels, labels = comparing(40, (32, 24, 3))
+    turned = fitted(np.swapaxes(pixels, 1, 2), (32, 24, 3))
+    (line,) = doubts_about_clean(net, ArrayImages(turned, labels))
+    assert "with rows and columns exchanged: " in line
+
+
+@pytest.mark.parametrize("largest", [0, 1])
+def test_black_images(square, largest):
+    net, pixels, labels = square
+    black = ArrayImages(np.minimum(pixels, largest), labels)
+    for doubts in (doubts_about_clean(net, black), doubts_about_poisoned(net, black, "clean images")):
+        (line,) = doubts
+        assert line.startswith("clean images: no pixel is above 1, the images are black")
 
 
 def test_clean_and_poisoned_images_exchanged(square):

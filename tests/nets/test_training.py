@@ -12,7 +12,7 @@ from jaxdefend.nets.deepid import deepid
 from jaxdefend.nets.graph import Graph, Layer
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.scales import scaled
-from jaxdefend.nets.training import OPTIMIZERS, Schedule, fit, new_net, started
+from jaxdefend.nets.training import OPTIMIZERS, Schedule, fit, new_net, rate, started
 
 KEY = jax.random.key(0)
 SCHEDULE = Schedule(steps=12, batch=16, peak=1e-3)
@@ -131,3 +131,14 @@ def test_a_new_net_of_any_graph():
     weights = new_net(SMALL, "unit", KEY).weights
     assert (weights["norm"]["gamma"] == 1).all() and (weights["norm"]["moving_variance"] == 1).all()
     assert not weights["sep"]["bias"].any() and weights["gated"]["depthwise_kernel"].any()
+
+
+def test_a_single_step_is_a_step():
+    schedule = Schedule(steps=1, batch=48, peak=1e-3)
+    state = started(random_net(), schedule)
+    before = [np.asarray(leaf).copy() for leaf in jax.tree.leaves(state.net)]
+    after = trained(state, schedule)
+    assert any((np.asarray(leaf) != old).any() for leaf, old in zip(jax.tree.leaves(after.net), before, strict=True))
+    assert float(rate(schedule)(0)) == pytest.approx(1e-3)
+    # Longer ones begin slowly and end at 0.
+    assert float(rate(SCHEDULE)(0)) == 0 and float(rate(SCHEDULE)(12)) == pytest.approx(0, abs=1e-9)

@@ -49,6 +49,17 @@ def test_no_label_is_asked_and_the_last_layer_stays():
     assert found.chosen["epoch"] == 2
 
 
+def test_the_order_of_the_images_does_not_matter():
+    pixels, labels = small_images()
+    order = np.random.default_rng(5).permutation(len(pixels))
+    repair = Distill(epochs=1, batch=8)
+    one, other = repair(small_net(), (pixels, labels)), repair(small_net(), (pixels[order], labels[order]))
+    assert one.chosen == other.chosen
+    for layer, arrays in one.net.weights.items():
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, other.net.weights[layer][name])
+
+
 def test_what_the_last_layer_reads_is_compared():
     assert distill.compared_layer(GRAPH) == "flat"
     # Before its activation function, so that a feature below zero has a gradient too.

@@ -61,8 +61,9 @@ def test_the_record_of_a_sweep_is_json(swept, tmp_path):
     record = json.loads((tmp_path / "sweep.json").read_text())
     assert set(record) == {
         *("layer", "order", "activation", "pruned", "n", "valid_accuracy", "test_accuracy", "attack_success"),
-        *("intervals", "goodnet", "repairs"),
+        *("intervals", "goodnet", "repairs", "measured_on"),
     }
+    assert record["measured_on"] == "test"
     assert record["n"] == {"valid": 24, "test": 17, "poisoned": {"glasses": 11}}
     assert record["pruned"] == list(range(CHANNELS + 1))
     for k in record["pruned"]:
@@ -98,6 +99,8 @@ def test_a_sweep_can_be_looked_at(swept):
 def test_without_test_images_the_validation_images_are_reported():
     found = sweep(small_net(), small_images(), drops=(4, 4))
     assert found.test is found.valid and not found.poisoned
+    assert found.record()["measured_on"] == "valid"
+    assert found.table().splitlines()[0].split() == ["pruned", "valid", "GoodNet", "valid"]
     assert len(found.repaired) == 1
 
 

@@ -6,7 +6,9 @@ import pytest
 from small import small_images, small_net
 
 from jaxdefend import TrainingDiverged
-from jaxdefend.repairs import FinePrune, Noise, tuning
+from jaxdefend.repairs import Distill, FinePrune, Noise, Prune, tuning
+from jaxdefend.repairs.base import doubts_about_repair
+from jaxdefend.results.rates import Rate
 
 
 def bytes_of(net):
@@ -44,6 +46,35 @@ def test_a_net_that_forgets_is_noted(monkeypatch):
     monkeypatch.setattr(tuning, "recognised", lambda net, images: next(counts))
     (note,) = FinePrune(epochs=2, batch=8, channels=2)(small_net(), small_images()).notes
     assert note.startswith("the repaired net recognises 0 of the 2 held-out images, the net itself 2; choose a lower")
+
+
+@pytest.mark.parametrize(
+    ("settings", "after", "said"),
+    [
+        (FinePrune(), 83, "choose a lower learning rate or more epochs"),
+        (FinePrune(), 84, None),
+        (Prune(drop=4), 79, "prune less, or take a method that trains"),
+        (Prune(drop=4), 80, None),
+        (Prune(drop=30), 54, None),
+        (Prune(fraction=0.9), 83, "prune less"),
+        (Distill(), 20, "choose a lower learning rate or more epochs"),
+    ],
+)
+def test_a_repair_that_costs_much_is_noted(settings, after, said):
+    net = small_net()
+    found = doubts_about_repair(settings, net, 500, Rate(94, 100), Rate(after, 100), "clean images")
+    assert bool(found) == (said is not None)
+    for line in found:
+        assert line.startswith(f"the repaired net recognises {after} of the 100 clean images, the net itself 94; ")
+        assert said in line
+
+
+def test_fewer_images_than_classes_speak_for_distill():
+    net = small_net()
+    (line,) = doubts_about_repair(FinePrune(), net, net.classes - 1, Rate(9, 10), Rate(3, 10), "held-out images")
+    assert "are few: the method distill needs no image of each" in line
+    (line,) = doubts_about_repair(Distill(), net, net.classes - 1, Rate(9, 10), Rate(3, 10), "held-out images")
+    assert "distill" not in line
 
 
 def test_a_loss_that_is_not_a_number():

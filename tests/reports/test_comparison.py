@@ -8,7 +8,7 @@ from small import small_images, small_net
 
 from jaxdefend import InputError, detectors, measure
 from jaxdefend.repairs import FinePrune, Prune
-from jaxdefend.reports import compare, comparison, together
+from jaxdefend.reports import cells, compare, comparing, comparison, together
 from jaxdefend.reports.comparison import rows_of
 from jaxdefend.results.rates import Rate, defense_effectiveness
 
@@ -86,7 +86,7 @@ def test_nothing_is_computed_twice(made, folder, found, monkeypatch):
         raise AssertionError("computed again")
 
     for name in ("predictions", "calibrate", "evaluate"):
-        monkeypatch.setattr(comparison, name, never)
+        monkeypatch.setattr(comparing, name, never)
     monkeypatch.setattr(FinePrune, "__call__", never)
     monkeypatch.setattr(Prune, "__call__", never)
     assert compared(made, folder).record() == found.record()
@@ -136,16 +136,16 @@ def test_tables_and_files(made, found):
 
 
 def test_scores_come_back_from_a_file(found, tmp_path):
-    comparison.write_scores(tmp_path / "scores.npz", found.scores)
-    kept = comparison.read_scores(tmp_path / "scores.npz")["<b>"]
+    cells.write_scores(tmp_path / "scores.npz", found.scores)
+    kept = cells.read_scores(tmp_path / "scores.npz")["<b>"]
     own = found.scores["<b>"]
     assert (kept.thresholds, kept.drawn) == (own.thresholds, own.drawn)
     for name, by_detector in own.scores.items():
         for detector, values in by_detector.items():
             np.testing.assert_array_equal(kept.scores[name][detector], values)
     (tmp_path / "scores.npz").write_bytes(b"PK")
-    assert comparison.read_scores(tmp_path / "scores.npz") == {}
-    assert comparison.read_scores(tmp_path / "none.npz") == {}
+    assert cells.read_scores(tmp_path / "scores.npz") == {}
+    assert cells.read_scores(tmp_path / "none.npz") == {}
 
 
 def test_figures(found):

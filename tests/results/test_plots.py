@@ -88,9 +88,16 @@ def test_a_set_without_images_is_an_empty_histogram():
     drawn(plots.scores_figure("net.h5", scores, {"masks": -0.5, "persistence": 1.5}, DRAWN))
 
 
-def test_error_curves_of_every_detector_and_set():
-    figure = drawn(plots.errors_figure("net.h5", SCORES))
-    assert labels_of(figure.axes[0]) == ["masks, poisoned glasses", "persistence, poisoned glasses"]
+def test_error_curves_of_every_detector_a_panel_for_each_set():
+    lipstick = {name: values - 0.5 for name, values in SCORES["poisoned glasses"].items()}
+    figure = drawn(plots.errors_figure("net.h5", SCORES | {"lipstick": lipstick}))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["poisoned glasses", "lipstick"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["masks", "persistence"]
+    for axes in figure.axes:
+        masks, persistence = axes.lines[:2]
+        assert labels_of(axes) == ["masks", "persistence"] and masks.get_color() != persistence.get_color()
+        assert masks.get_linestyle() != persistence.get_linestyle()
+    assert figure.axes[0].lines[0].get_color() == figure.axes[1].lines[0].get_color()
 
 
 @pytest.mark.parametrize("more", [{}, {"poisoned none": {"masks": np.zeros(0), "persistence": np.zeros(0)}}])
