@@ -342,13 +342,13 @@ def audit_figure(
     above, below = left.subplots(2, 1)
     above.plot(np.arange(len(stickers)), stickers, ".", color="#999999", markersize=3)
     for label in shown:
-        above.plot(label, stickers[label], "o", color=_ATTACK[0])
+        above.plot(label, stickers[label], "o", color=ATTACK[0])
         above.annotate(str(label), (label, stickers[label]), (5, -3), textcoords="offset points", fontsize="small")
     above.set(xlabel="class", ylabel="votes, ln excess")
     above.set_ylim(bottom=max(float(stickers.min()), -4) - 0.2)
     above.set_title(title, loc="left", fontsize="medium")
     labels = [str(label) for label in scores]
-    colours = [_ATTACK[0] if score >= threshold else _ACCURACY[1] for score in scores.values()]
+    colours = [ATTACK[0] if score >= threshold else ACCURACY[1] for score in scores.values()]
     below.bar(labels, list(scores.values()), color=colours)
     below.axhline(threshold, color="black", linewidth=0.8, linestyle="--")
     below.annotate("suspicious above", (0.99, threshold), (0, 3), xycoords=("axes fraction", "data"),
