@@ -149,7 +149,7 @@ def _whole(file: h5py.File, name: str, path: Path) -> int | None:
     told = file.attrs.get_id(name)
     if told.dtype.kind not in "iu" or told.shape not in ((), (1,)):
         raise InputError(f"{shown(path)}: the attribute {name} is {told.dtype}, expected a whole number")
-    return int(np.ravel(file.attrs[name])[0])
+    return int(np.ravel(np.asarray(file.attrs[name]))[0])
 
 
 def _from_picture(path: Path, image_shape: Shape) -> tuple[Any, Any, Any]:

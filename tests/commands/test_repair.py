@@ -13,6 +13,7 @@ import pytest
 from helpers import ENVIRONMENT, process, random_pixels, real, refused, succeeds, write_official
 
 from jaxdefend.cli.output import file_record
+from jaxdefend.datasets.inverted import InvertedTrigger
 from jaxdefend.nets.checkpoints import read_checkpoint
 from jaxdefend.nets.keras_files import read_model
 from jaxdefend.nets.resuming import is_saved
@@ -90,7 +91,10 @@ def test_equal_seeds_give_equal_bytes(lab):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_makes_a_net_and_its_record(lab, method):
     names = {each.name for each in fields(METHODS[method])}
-    options = [words for words in (("--drop", "10"), ("--epochs", "1")) if words[0][2:] in names]
+    shape = (55, 47, 3)
+    InvertedTrigger(np.eye(*shape[:2], dtype=np.float32), np.zeros(shape, np.float32)).save(lab / "line.png")
+    given = (("--drop", "10"), ("--epochs", "1"), ("--trigger", "line.png"))
+    options = [words for words in given if words[0][2:] in names]
     done, record = repaired(lab, method, "--method", method, *chain(*options))
     assert record["method"] == method and set(record) >= {"settings", "file", "badnet", "repaired", "goodnet"}
     assert (record["rule"], record["measured_on"]) == ("anti" if method == "anti" else "goodnet", "test")

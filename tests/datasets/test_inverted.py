@@ -118,6 +118,7 @@ def written(path, **change):
         ({"jaxdefend_trigger": "one"}, "jaxdefend_trigger is object, expected a whole number"),
         ({"target": -5}, "target -5: expected a class"),
         ({"target": 0.5}, "target is float64, expected a whole number"),
+        ({"target": h5py.Empty("i4")}, "target is int32, expected a whole number"),
     ],
 )
 def test_files_that_hold_no_trigger_for_these_images(tmp_path, change, said):
