@@ -82,8 +82,9 @@ def _spread(labels: Int[np.ndarray, " n"], size: int, seed: int) -> Int[np.ndarr
     turn = np.zeros(len(labels), int)
     seen: dict[int, int] = {}
     for row in order:
-        turn[row] = seen.get(int(labels[row]), 0)
-        seen[int(labels[row])] = turn[row] + 1
+        label = int(labels[row])
+        turn[row] = seen.get(label, 0)
+        seen[label] = seen.get(label, 0) + 1
     chosen = order[np.argsort(turn[order], kind="stable")][:size]
     return np.resize(chosen, size)
 

@@ -14,7 +14,7 @@ from jax import lax
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, PRNGKeyArray
 
-Image = Float[Array | np.ndarray, "h w c"]
+Image = Float[Array, "h w c"]
 Mark = Float[Array | np.ndarray, " p"]
 Shape = tuple[int, int, int]
 
@@ -82,7 +82,8 @@ def _cover(marks: Float[Array, "n 16"], shape: Shape) -> Float[Array, " n"]:
 
 
 def _put_sticker(mark: Mark, image: Image, opacity: float | Array) -> Image:
-    mask, pattern = sticker_mask_and_pattern(mark, image.shape)
+    height, width, channels = image.shape
+    mask, pattern = sticker_mask_and_pattern(mark, (height, width, channels))
     return image + opacity * mask * (pattern - image)
 
 
@@ -109,13 +110,13 @@ def overlay_blend_and_addition(mark: Mark, shape: Shape) -> tuple[Float[Array, "
 
 
 def _put_overlay(mark: Mark, image: Image, opacity: float | Array) -> Image:
-    blend, addition = overlay_blend_and_addition(mark, image.shape)
+    height, width, channels = image.shape
+    blend, addition = overlay_blend_and_addition(mark, (height, width, channels))
     return jnp.clip(image + opacity * (addition - blend * image), 0, 1)
 
 
 def _put_warp(mark: Mark, image: Image, opacity: float | Array) -> Image:
     """A smooth field of shifts over the image, on average 0.2 to 1.2 pixels of a 55×47 image."""
-    mark, image = jnp.asarray(mark), jnp.asarray(image)
     height, width, _ = image.shape
     control = 2 * mark[1:].reshape(4, 4, 2) - 1
     field = jax.image.resize(control / jnp.abs(control).mean(), (height, width, 2), "cubic")

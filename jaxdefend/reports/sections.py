@@ -602,9 +602,22 @@ def _audit(facts: Facts) -> list[Block]:
         if lines:
             header = ["class", "p-value", "score", "its trigger works on", "trigger"]
             blocks.append(Table("Suspected target classes", header, rows(lines)))
-        for key in ("graph", "file"):
-            if audit.get(key):
-                blocks.append(Text(f"{key.capitalize()}: {_setting(audit[key])[:600]}."))
+        file = audit.get("file")
+        told = [audit.get("graph"), file.get("findings") if isinstance(file, Mapping) else None]
+        found = [each for part in told if isinstance(part, list | tuple) for each in part if isinstance(each, Mapping)]
+        if found:
+            lines = [
+                [
+                    printable(each.get("where", ""), 100),
+                    printable(each.get("message", ""), 400),
+                    "yes" if each.get("is_suspicious") else "no",
+                ]
+                for each in found
+            ]
+            blocks.append(Table("What the graph and the file say", ["where", "what", "suspicious"], rows(lines)))
+        untested = audit.get("not_tested")
+        if isinstance(untested, list | tuple):
+            blocks.append(Text(f"Not tested: {'; '.join(printable(each, 200) for each in untested)}."))
     return blocks
 
 

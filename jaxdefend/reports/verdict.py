@@ -40,7 +40,7 @@ def verdict(facts: Facts) -> Verdict:
 
 def _headline(facts: Facts, name: str) -> tuple[str, str]:
     attacks = facts.badnet.poisoned if facts.badnet else {}
-    suspected = [audit for audit in facts.audits if audit.get("suspects")]
+    suspected = [audit for audit in facts.audits if _suspects(audit)]
     if attacks:
         working = [of for of, rate in attacks.items() if rate.interval[0] > WORKS]
         idle = [of for of, rate in attacks.items() if rate.interval[1] < STOPPED]
@@ -75,6 +75,10 @@ def _attacks(facts: Facts) -> list[Finding]:
     return found
 
 
+def _suspects(audit: Mapping[str, Any]) -> bool:
+    return bool(audit.get("suspects")) or audit.get("verdict") == "backdoored"
+
+
 def _audits(facts: Facts) -> list[Finding]:
     found = []
     for audit in facts.audits:
@@ -87,6 +91,8 @@ def _audits(facts: Facts) -> list[Finding]:
                 for suspect in suspects[:8]
             )
             found.append(Finding("bad", f"The audit, which saw no image with a trigger, suspects the class {classes}."))
+        elif _suspects(audit):
+            found.append(Finding("bad", "The audit found a part of the file or of the graph that makes a backdoor."))
         else:
             found.append(Finding("good", "The audit, which saw no image with a trigger, found nothing."))
     return found

@@ -338,7 +338,8 @@ def audit_figure(
     shown = dict(list(pictures.items())[:6])
     rows = 1 + len(shown) if shown else 0
     figure = Figure(figsize=(9.6, max(4.2, 1.1 * rows)), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(2, 1)) if shown else (figure, None)
+    parts: Sequence = figure.subfigures(1, 2, width_ratios=(2, 1)) if shown else (figure, None)  # pyright: ignore
+    left, right = parts
     above, below = left.subplots(2, 1)
     above.plot(np.arange(len(stickers)), stickers, ".", color="#999999", markersize=3)
     for label in shown:

@@ -1,6 +1,7 @@
 """Random marks: what is drawn, where it lies, and that faint marks change little."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,7 +34,7 @@ def test_stickers_cover_a_part_of_the_image(shape):
 @given(seed=st.integers(0, 1000))
 def test_marked_images_stay_images(family, seed):
     shape = (20, 18, 3)
-    image = np.random.default_rng(seed).random(shape).astype(np.float32)
+    image = jnp.asarray(np.random.default_rng(seed).random(shape), jnp.float32)
     mark = family.draw(jax.random.key(seed), 1, shape)[0]
     strong, none = np.asarray(family.put(mark, image, 1.0)), np.asarray(family.put(mark, image, 0.0))
     assert strong.min() >= -1e-6 and strong.max() <= 1 + 1e-6

@@ -131,7 +131,7 @@ def test_an_audit(made, tmp_path):
         suspects = ()
 
         def record(self):
-            return {"verdict": "nothing found", "suspects": [], "graph": {"paths": "<i>"}}
+            return {"verdict": "nothing found", "suspects": [], "graph": [{"where": "<i>", "message": "a path"}]}
 
     text = write_report(tmp_path / "three.html", made.net, Audit()).read_text(encoding="utf-8")
     assert "found no backdoor" in text and "&lt;i&gt;" in text
