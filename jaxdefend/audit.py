@@ -15,6 +15,7 @@ from jaxdefend.results.progress import Report
 if TYPE_CHECKING:
     from jaxdefend.audits.file import FileFacts
     from jaxdefend.audits.result import Audit
+    from jaxdefend.datasets.files import Images
     from jaxdefend.nets.net import Net
 
 EXAMPLES = """examples:
@@ -71,6 +72,8 @@ def _audit(arguments: Sequence[str], report: Report) -> int:
     from jaxdefend.results.records import write_json
 
     target = output.chosen_folder(options.out)
+    if options.sarif and (options.sarif.is_dir() or not options.sarif.absolute().parent.is_dir()):
+        raise InputError(f"--sarif {options.sarif}: expected the name of a file in a folder that is there")
     models = list(_files(options.models))
     several = len(models) > 1 or any(_is_folder(each) for each in options.models)
     done = []
@@ -114,8 +117,7 @@ def _one(
     net = _opened(model, file, options)
     clean = None
     if options.clean:
-        clean = inputs.open_images_of(options.clean, net.image_shape, "--clean")
-        net = inputs.scaled(net, clean, report=report) if clean.labels is not None else net
+        net, clean = _with_clean(net, options.clean, report)
     with inputs.scale_option():
         found = audit(net, clean, file=file, frr=options.frr, seed=options.seed, progress=report)
     if found.input_scale:
@@ -144,6 +146,17 @@ def _opened(model: str, file: "FileFacts", options: argparse.Namespace) -> "Net"
             told = f"{error}; not audited: the file holds code ({finding.where})"
             raise InputError(told) from error
         raise
+
+
+def _with_clean(net: "Net", paths: Sequence[str], report: Report) -> "tuple[Net, Images]":
+    """The clean images, and the net with the input scale that their labels speak for, where they have some."""
+    if net.input_scale is None:
+        try:
+            clean = inputs.open_set(paths, net, "--clean")
+        except InputError:
+            return net, inputs.open_set(paths, net, "--clean", labelled=False)
+        return inputs.scaled(net, clean, report=report), clean
+    return net, inputs.open_set(paths, net, "--clean", labelled=False)
 
 
 def _write_triggers(found: "Audit", folder: Path) -> dict[int, str]:

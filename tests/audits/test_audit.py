@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from helpers import real
 from hypothesis import given
 from hypothesis import strategies as st
 from small import CLASSES, small_net, small_pixels
@@ -125,3 +126,20 @@ def test_the_column_of_a_class_stands_out():
     kernel[:, 2] += 1
     raised = net.with_weights({**net.weights, "answer": net.weights["answer"] | {"kernel": kernel}})
     assert column_means(raised).argmax() == 2 and column_means(raised)[2] > 5
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("weights", "scale", "targets"),
+    [
+        ("bd_weights", "raw", {0}),
+        ("sunglasses_bd_weights", "unit", {0}),
+        ("multi_trigger_multi_target_bd_weights", "unit", {1, 5, 8}),
+        ("sunglasses_bd_net_rp", "unit", set()),
+    ],
+)
+def test_real_nets(weights, scale, targets):
+    net = jd.load_net(real(f"weights/{weights}.h5"), input_scale=scale)
+    clean = jd.open_images([str(real("data/clean.h5")), str(real("data/clean_more.h5"))])
+    assert {suspect.label for suspect in jd.audits.audit(net, clean).suspects} == targets

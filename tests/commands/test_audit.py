@@ -4,7 +4,8 @@ import json
 
 import pytest
 from helpers import command, random_net
-from small import small_net
+from PIL import Image
+from small import small_net, small_pixels
 
 from jaxdefend.audits import candidates
 from jaxdefend.audits.marks import OVERLAYS, STICKERS, WARPS
@@ -66,10 +67,20 @@ def test_bad_input(models, tmp_path):
         ((tmp_path / "empty",), "no model file in this folder"),
         ((models / "net_0.h5", "--frr", "0.9"), "--frr 0.9"),
         ((models / "net_0.h5", "--clean", tmp_path / "missing"), "missing"),
+        ((models / "net_0.h5", "--sarif", tmp_path / "nowhere/x.sarif"), "--sarif"),
     ):
         done = command("audit", *words, "--out", tmp_path / "out")
         assert done.returncode == 2 and told in done.stderr, done.stderr
         assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+
+
+def test_clean_pictures_need_no_labels(models, tmp_path, few_marks):
+    (tmp_path / "photos").mkdir()
+    for number, pixels in enumerate(small_pixels(18)):
+        Image.fromarray(pixels).save(tmp_path / f"photos/holiday {'abcdefghijklmnopqr'[number]}.png")
+    done = command("audit", models / "net_0.h5", "--clean", tmp_path / "photos", "--out", tmp_path / "out")
+    assert done.returncode in (0, 1), done.stderr
+    assert json.loads((tmp_path / "out/audit.json").read_text())["carriers"]["kind"] == "clean images"
 
 
 def test_a_report_shows_it(tmp_path, few_marks):
