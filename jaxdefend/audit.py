@@ -118,7 +118,7 @@ def _one(
     clean = None
     if options.clean:
         net, clean = _with_clean(net, options.clean, report)
-    with inputs.scale_option():
+    with inputs.scale_option(), options_of.options_named(["frr"]):
         found = audit(net, clean, file=file, frr=options.frr, seed=options.seed, progress=report)
     if found.input_scale:
         net = net.with_input_scale(found.input_scale)

@@ -23,6 +23,7 @@ def few_marks(monkeypatch):
     monkeypatch.setattr(candidates, "MARKS", {STICKERS: 64, OVERLAYS: 32, WARPS: 16})
 
 
+@pytest.mark.slow
 def test_the_shipped_badnet_is_found_and_its_trigger_works_elsewhere(tmp_path):
     net = jd.load_net("bd_net")
     found = jd.audits.audit(net)

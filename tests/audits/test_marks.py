@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdefend.audits.marks import OVERLAYS, STICKERS, WARPS, sticker_mask_and_pattern
@@ -31,6 +31,7 @@ def test_stickers_cover_a_part_of_the_image(shape):
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 1000))
 def test_marked_images_stay_images(family, seed):
     shape = (20, 18, 3)
