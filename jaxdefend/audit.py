@@ -24,12 +24,11 @@ EXAMPLES = """examples:
   python -m jaxdefend.audit models/ --out audits --sarif audits.sarif
 
 Exit status: 0 nothing found, 1 a backdoor is suspected, 2 bad input (of several files, the others are still audited).
-Writes DIR/audit.json, DIR/audit.png and DIR/triggers/class_N.h5 and .png, which evaluate's data and
-repair --method unlearn --trigger take; for several files DIR/NAME/ each, and DIR/audits.jsonl. With the same DIR, what
+Writes DIR/audit.json, DIR/audit.png and DIR/triggers/class_N.h5 and .png, which repair --method unlearn --trigger
+takes; for several files DIR/NAME/ each, and DIR/audits.jsonl. With the same DIR, what
 has been audited is not audited again. --frr is the share of clean nets that may be called backdoored."""
 
 _OWNED = ("audit.json", "audit.png", "triggers/class_*")
-_MODELS = (".h5", ".hdf5", ".keras")
 
 
 def _parser() -> options_of.Parser:
@@ -202,9 +201,9 @@ def _files(models: Sequence[str]) -> Iterator[str]:
         if not _is_folder(model):
             yield model
             continue
-        found = sorted(path for path in Path(model).iterdir() if path.suffix.lower() in _MODELS)
+        found = sorted(path for path in Path(model).iterdir() if path.suffix.lower() in inputs.MODELS)
         if not found:
-            raise InputError(f"{model}: no model file in this folder; expected {', '.join(_MODELS)}")
+            raise InputError(f"{model}: no model file in this folder; expected {', '.join(inputs.MODELS)}")
         yield from map(str, found)
 
 
@@ -255,7 +254,7 @@ def _sarif(done: Sequence[_Done]) -> dict[str, Any]:
     rule = SarifRule(
         "backdoored-class",
         "The net can be made to answer one class more easily than a net without a backdoor can.",
-        "Look at the inverted trigger beside the audit, try it with evaluate, and repair the net or do without it.",
+        "Look at the inverted trigger beside the audit, and repair the net or do without it.",
     )
     results = []
     for each in done:

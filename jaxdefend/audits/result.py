@@ -1,7 +1,7 @@
 """What an audit says: the verdict, its suspects with their triggers, and all that it rests on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,10 +105,6 @@ class Audit:
     def triggers(self) -> dict[int, InvertedTrigger]:
         """Of the suspects, by class."""
         return {suspect.label: suspect.trigger for suspect in self.suspects}
-
-    def with_file(self, file: FileFacts) -> "Audit":
-        """The audit of the net and of the file that it came from."""
-        return replace(self, file=file)
 
     def record(self, triggers: Mapping[int, str] | None = None) -> dict[str, Any]:
         """What audit.json holds of it; `triggers` are the files by class."""

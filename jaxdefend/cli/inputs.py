@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Files that are a set of their own; pictures stand together.
 _SETS = (".h5", ".hdf5", ".npz", ".npy", ".gz")
-_MODELS = (".h5", ".hdf5", ".keras")
+MODELS = (".h5", ".hdf5", ".keras")
 
 
 # Nets
