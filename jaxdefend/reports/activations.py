@@ -116,7 +116,7 @@ class Activations:
         rows, columns, _ = self.maps[CLEAN].shape
         across = int(np.ceil(np.sqrt(len(chosen) * rows / columns)))
         down = -(-len(chosen) // across)
-        size = (max(6.4, 3.3 * len(self.maps)), 0.9 + 3.0 * down * rows / (across * columns) + 0.5)
+        size = (max(6.4, 3.3 * len(self.maps)), 0.9 + 2.7 * down * rows / (across * columns))
         figure = Figure(figsize=size, layout="constrained")
         top = float(self.maps[CLEAN].max()) or 1.0
         panels = figure.subplots(1, len(self.maps), squeeze=False)[0]
