@@ -21,6 +21,7 @@ RESULTS = [
     SarifResult(STATE, "note", "17 arrays of the optimizer's state", "other.h5", OTHER),
 ]
 
+
 def checked(log: dict) -> dict:
     """The run of a log that is as the schema says, and of which the parts fit together."""
     assert json.loads(json.dumps(log)) == log
