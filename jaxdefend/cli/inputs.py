@@ -281,7 +281,8 @@ def open_sets(
     clean = test if test is not None else valid
     poisoned = open_poisoned(named.poisoned, named.targets, net, named.labels, clean)
     shown = _true_labels(test, poisoned) if all_synthetic and test is not None else {}
-    shown |= {name: images.true_labels for name, images in poisoned.items() if hasattr(images, "true_labels")}
+    of_triggers = {name: getattr(images, "true_labels", None) for name, images in poisoned.items()}
+    shown |= {name: labels for name, labels in of_triggers.items() if labels is not None}
     return Sets(valid, test, poisoned, shown, all_synthetic)
 
 
