@@ -97,11 +97,12 @@ def all_scaled(badnet: "Net", repaired: "Mapping[str, Net]", clean: "ImageSet", 
 
 
 def titles(badnet: "Net", repaired: "Mapping[str, Net]") -> dict[str, str]:
-    """What a table calls the nets beyond its own words: several repaired nets by their files."""
+    """What a table calls the nets beyond its own words: several repaired nets by their files, and so a net that none is
+    compared with, which may be no BadNet at all."""
     found = {}
     if len(repaired) > 1:
         found = {key: shortened(Path(_name(net)).stem, 24) for key, net in repaired.items()}
-    if _rule_in(badnet) or _name(badnet).startswith("bd_net_repaired"):
+    if not repaired or _rule_in(badnet) or _name(badnet).startswith("bd_net_repaired"):
         found["badnet"] = shortened(Path(_name(badnet)).stem, 24)
     return found
 

@@ -211,3 +211,16 @@ def test_a_trigger_that_cannot_be_put_on(small, tmp_path):
     assert "expected 55×47" in refused(*command, "--poisoned", tmp_path / "small.h5")
     assert str(CLASSES) in refused(*command, "--poisoned", tmp_path / "beyond.h5")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_net_by_itself_is_called_by_its_name(small, tmp_path):
+    done = succeeds("evaluate", small / "repaired.h5", "--clean", small / "test.h5", "--out", tmp_path)
+    assert done.stdout.splitlines()[0].split() == ["images", "repaired"]
+
+
+def test_labels_that_no_reading_explains_are_doubted(small, tmp_path):
+    pixels = random_pixels(40, seed=8)
+    labels = (labels_by(random_net(classes=CLASSES), pixels) + 4) % CLASSES
+    write_official(tmp_path / "odd.h5", pixels, labels)
+    done = succeeds("evaluate", small / "net.h5", "--clean", tmp_path / "odd.h5", "--out", tmp_path)
+    assert "0.0 % are given their label: do labels, colours and input scale suit the net?" in done.stderr
