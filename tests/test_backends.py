@@ -91,10 +91,10 @@ def everything() -> dict[str, np.ndarray]:
     clean = pruned_before_poison(net, images[0])
     with_dormant_channels_back(net, clean, images[0])
     assumed_input_scale(net, images[0])
-    assumed_input_scale(random_net(graph=NORMALIZED), images[0])
-    found["statistics"] = with_statistics_of(random_net(graph=NORMALIZED), ArrayImages(images[0])).weights["norm"][
-        "moving_mean"
-    ]
+    normalized = random_net(graph=NORMALIZED)
+    assumed_input_scale(normalized, images[0])
+    measured = with_statistics_of(normalized, ArrayImages(images[0]))
+    found["statistics"] = measured.weights["norm"]["moving_mean"]
     found["face"] = apply(Trigger("lipstick"), *faces(0, np.arange(2), np.zeros(2, int)), jax.random.key(0))
 
     deepid, pixels = random_net(classes=11), random_pixels(16)
