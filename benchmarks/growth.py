@@ -25,8 +25,8 @@ FEW = 1000
 
 def rows(size: Size) -> list[Row]:
     command = [sys.executable, "-m", "benchmarks.growth", "--child", str(size.growth_images), str(size.repeats)]
-    # glibc gives its threads arenas of their own, and a buffer that goes from one to another makes the peak higher by 25
-    # MiB, sooner or later, whatever the number of images: 404 → 457 MiB in fifty batches, with two arenas 396 → 400.
+    # glibc gives its threads arenas of their own. A buffer that goes from one to another makes the peak higher by 25 MiB,
+    # sooner or later, whatever the number of images: 404 → 457 MiB in fifty batches, with two arenas 396 → 400.
     environment = os.environ | {"MALLOC_ARENA_MAX": "2"}
     folder = Path(__file__).parents[1]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder, env=environment)
@@ -78,7 +78,8 @@ def _measure(most: int, repeats: int) -> dict:
             return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
 
-    passed(1)
+    # A thousand images are two batches, too few to have one read, one under way and one on its way back.
+    passed(4)
     few_s = [passed(1)[0] for _ in range(repeats - 1)]
     before = peak()
     many_s, many = passed(most // FEW)
