@@ -33,9 +33,8 @@ def rows(size: Size) -> list[Row]:
     found = json.loads(done.stdout)
     few, many = found["peak_mib"]
     factor = size.growth_images // FEW
-    terminal.say(
-        f"growth: peak memory {few:,.0f} MiB after {factor // 2 * FEW:,} images, {many:,.0f} after {size.growth_images:,}"
-    )
+    half, rest = factor // 2 * FEW, size.growth_images
+    terminal.say(f"growth: peak memory {few:,.0f} MiB after {half:,} images, {many:,.0f} after {rest:,} more")
     return [
         Row(
             "growth",
