@@ -26,6 +26,9 @@ _LEAST_MEMORY = 1_900_000_000
 # Seconds after which a process of the run that is not heard of counts as ended.
 _HEARTBEAT = 10
 
+# Seconds that a process which fails gives the others, who may fail likewise, to end together with it.
+_PARTING = 5
+
 
 class _Process:
     """What is true of this process as a whole."""
@@ -34,6 +37,8 @@ class _Process:
     is_ours = False
     # Whether XLA may still be computing in its own threads: taking the interpreter down under them crashes.
     is_abandoned = False
+    # Whether it belongs to a run over several processes.
+    is_joined = False
     # Where a parent process listens, see `_continue_watched`.
     watcher: int | None = None
 
@@ -73,7 +78,20 @@ def run(command: Command, arguments: Sequence[str | Path] | None = None) -> int:
     except OSError as error:
         message = _of_system(error)
     terminal.fail(message)
+    if _Process.is_joined and not _Process.is_abandoned:
+        _part()
     return 2
+
+
+def _part() -> None:
+    """Leave the run after a failure. jax waits at its end until all processes have come there, and these may wait for
+    this one: they hear that it has ended when it does not wait."""
+    import jax
+
+    _Process.is_abandoned = True
+    leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(_PARTING)
 
 
 def _of_system(error: OSError) -> str:
@@ -357,6 +375,7 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
     except (RuntimeError, ValueError) as error:
         why = str(error).splitlines()[0]
         raise InputError(f"--coordinator {coordinator}: the processes did not meet ({why})") from error
+    _Process.is_joined = True
     if jax.process_index():
         terminal.silence(nowhere)
 
@@ -389,7 +408,7 @@ def _continue_watched() -> None:
             for folder in told.read().split("\0"):
                 if folder:
                     shutil.rmtree(folder, ignore_errors=True)
-        terminal.fail("another process of the run has ended; nothing was written")
+        terminal.fail("another process of the run has ended; the run is not complete")
         status = 2
     os._exit(status)
 
