@@ -188,7 +188,8 @@ def _of_each(bits: UInt32[np.ndarray, " w"]) -> UInt32[np.ndarray, "p w"]:
     whole = jax.make_array_from_single_device_arrays((len(devices), len(bits)), placed, [own])
     try:
         return np.asarray(together(whole).addressable_data(0))
-    except jax.errors.JaxRuntimeError as error:
+    # A ValueError where XLA computes at once.
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
         raise ProcessEnded(f"another process of the run has ended ({str(error).splitlines()[0]})") from error
 
 
