@@ -26,8 +26,8 @@ EXAMPLES = """examples:
 Exit status: 0 nothing found, 1 a backdoor is suspected, 2 bad input (of several files, the others are still audited).
 Writes DIR/audit.json, DIR/audit.png and DIR/triggers/class_N.h5 and .png, which repair --method unlearn --trigger
 takes; for several files DIR/NAME/ each, and DIR/audits.jsonl. With the same DIR, what
-has been audited is not audited again. --frr is the share of clean nets that may be called backdoored. Over several
-processes (--coordinator), each audits every N-th file and writes into DIR, which all of them must see."""
+has been audited is not audited again. --frr is the share of clean nets that may be called backdoored.
+Several processes (--coordinator) must see the same DIR: each audits every N-th file, and writes its folder."""
 
 _OWNED = ("audit.json", "audit.png", "triggers/class_*")
 
@@ -54,7 +54,7 @@ def _parser() -> options_of.Parser:
     options_of.add_seed(parser, "of the marks that are tried")
     options_of.add_input_scale(parser)
     parser.add_argument("--sarif", type=Path, metavar="FILE", help="write the findings as SARIF 2.1.0 too")
-    options_of.add_processes(parser)
+    options_of.add_processes(parser, "the model files")
     options_of.add_out(parser)
     return parser
 

@@ -100,7 +100,7 @@ def _parser() -> options_of.Parser:
     options_of.add_limit(parser, "detectors see")
     options_of.add_seed(parser, "of repairs and detectors")
     options_of.add_input_scale(parser)
-    options_of.add_processes(parser)
+    options_of.add_processes(parser, "the images, those of training steps too")
     options_of.add_out(parser)
     return parser
 
