@@ -55,9 +55,8 @@ def _parser() -> options_of.Parser:
     options_of.add_seed(parser, "of the training")
     parser.add_argument("--resume", action="store_true", help="go on from what an interrupted run saved beside --out")
     options_of.add_input_scale(parser)
-    options_of.add_processes(
-        parser, "the images of each training step (but for ft-sam, ibau, anp), or the cells of the grid"
-    )
+    shared = "the images of each training step (but for ft-sam, ibau and anp), or the cells of the grid"
+    options_of.add_processes(parser, shared)
     options_of.add_out(parser)
     return parser
 
