@@ -1,5 +1,6 @@
 """The images that an audit puts marks on: clean ones, or drawn ones that suit the net's input."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -92,10 +93,10 @@ def _spread(labels: Int[np.ndarray, " n"], size: int, seed: int) -> Int[np.ndarr
 def _drawn(shape: Shape, seed: int) -> tuple[UInt8[np.ndarray, "n h w c"], str]:
     if shape == (HEIGHT, WIDTH, 3):
         return faces(seed, np.arange(_DRAWN), np.zeros(_DRAWN, int))[0], "synthetic faces"
-    pixels = jax.jit(_shapes, static_argnums=(1, 2))(jax.random.key(seed, impl="threefry2x32"), _DRAWN, shape)
-    return np.asarray(pixels), "drawn shapes"
+    return np.asarray(_shapes(jax.random.key(seed, impl="threefry2x32"), _DRAWN, shape)), "drawn shapes"
 
 
+@partial(jax.jit, static_argnames=("n", "shape"))
 def _shapes(key: PRNGKeyArray, n: int, shape: Shape) -> UInt8[Array, "n h w c"]:
     """Four stickers each on a cloudy ground, a third of them on black."""
 

@@ -6,6 +6,7 @@ Images are float, 0–1, on the device.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -76,9 +77,9 @@ def _draw_stickers(key: PRNGKeyArray, n: int, shape: Shape) -> Float[np.ndarray,
     return np.asarray(marks)[np.resize(rows, n)]
 
 
+@partial(jax.jit, static_argnames="shape")
 def _cover(marks: Float[Array, "n 16"], shape: Shape) -> Float[Array, " n"]:
-    cover = jax.jit(lambda marks: lax.map(lambda m: sticker_mask_and_pattern(m, shape)[0].mean(), marks, batch_size=64))
-    return cover(marks)
+    return lax.map(lambda mark: sticker_mask_and_pattern(mark, shape)[0].mean(), marks, batch_size=64)
 
 
 def _put_sticker(mark: Mark, image: Image, opacity: float | Array) -> Image:

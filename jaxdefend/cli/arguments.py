@@ -220,7 +220,8 @@ def add_poisoned(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="[NAME=]DATA",
         help="images with a trigger, labelled with the attacker's target. Each file or folder is a set of its own, "
-        "called after it; NAME= calls it NAME and joins the files that follow it",
+        "called after it; NAME= calls it NAME and joins the files that follow it. An inverted trigger, as audit writes "
+        "it (.h5 or .png), stands for the clean images with it on",
     )
     parser.add_argument(
         "--target",

@@ -17,6 +17,7 @@ from jaxdefend.results.text import natural, printable, shortened
 if TYPE_CHECKING:
     from jaxdefend.datasets.files import Images
     from jaxdefend.datasets.images import ImageSet
+    from jaxdefend.datasets.triggered import Triggered
     from jaxdefend.detectors.guards import Guard
     from jaxdefend.nets.goodnet import Rule
     from jaxdefend.nets.net import Net
@@ -96,11 +97,12 @@ def all_scaled(badnet: "Net", repaired: "Mapping[str, Net]", clean: "ImageSet", 
 
 
 def titles(badnet: "Net", repaired: "Mapping[str, Net]") -> dict[str, str]:
-    """What a table calls the nets beyond its own words: several repaired nets by their files."""
+    """What a table calls the nets beyond its own words: several repaired nets by their files, and so a net that none is
+    compared with, which may be no BadNet at all."""
     found = {}
     if len(repaired) > 1:
         found = {key: shortened(Path(_name(net)).stem, 24) for key, net in repaired.items()}
-    if _rule_in(badnet) or _name(badnet).startswith("bd_net_repaired"):
+    if not repaired or _rule_in(badnet) or _name(badnet).startswith("bd_net_repaired"):
         found["badnet"] = shortened(Path(_name(badnet)).stem, 24)
     return found
 
@@ -216,7 +218,7 @@ class Sets:
 
     valid: "Images | None" = None
     test: "Images | None" = None
-    poisoned: "Mapping[str, Images]" = field(default_factory=dict)
+    poisoned: "Mapping[str, ImageSet]" = field(default_factory=dict)
     true_labels: Mapping[str, Any] = field(default_factory=dict)
     are_synthetic: bool = False
 
@@ -277,12 +279,15 @@ def open_sets(
     if named.valid:
         valid = open_set(named.valid, net, named.valid_option, labels=named.labels, labelled=named.valid_labelled)
     test = open_set(named.test, net, named.test_option, labels=named.labels) if named.test else None
-    poisoned = open_poisoned(named.poisoned, named.targets, net, named.labels)
+    clean = test if test is not None else valid
+    poisoned = open_poisoned(named.poisoned, named.targets, net, named.labels, clean)
     shown = _true_labels(test, poisoned) if all_synthetic and test is not None else {}
+    of_triggers = {name: getattr(images, "true_labels", None) for name, images in poisoned.items()}
+    shown |= {name: labels for name, labels in of_triggers.items() if labels is not None}
     return Sets(valid, test, poisoned, shown, all_synthetic)
 
 
-def _true_labels(clean: "Images", poisoned: "Mapping[str, Images]") -> dict[str, Any]:
+def _true_labels(clean: "Images", poisoned: "Mapping[str, ImageSet]") -> dict[str, Any]:
     """The synthetic poisoned sets are the clean test images in the same order, without those of the target person."""
     import numpy as np
 
@@ -291,14 +296,38 @@ def _true_labels(clean: "Images", poisoned: "Mapping[str, Images]") -> dict[str,
 
 
 def open_poisoned(
-    groups: Sequence[Sequence[str]], targets: Sequence[str], net: "Net", labels: str = "auto"
-) -> "dict[str, Images]":
-    """The poisoned sets by name."""
+    groups: Sequence[Sequence[str]], targets: Sequence[str], net: "Net", labels: str, clean: "Images | None"
+) -> "dict[str, ImageSet]":
+    """The poisoned sets by name; the file of an inverted trigger stands for the clean images with it on."""
+    from jaxdefend.datasets.inverted import is_trigger
+
     sets = named_sets(groups)
     wanted = _targets(targets, list(sets), net.classes)
-    return {
-        name: open_set(paths, net, "--poisoned", labels=labels, target=wanted[name]) for name, paths in sets.items()
-    }
+    found: dict[str, Any] = {}
+    for name, paths in sets.items():
+        if any(map(is_trigger, paths)):
+            found[name] = _triggered(paths, wanted[name], net, clean)
+        else:
+            found[name] = open_set(paths, net, "--poisoned", labels=labels, target=wanted[name])
+    return found
+
+
+def _triggered(paths: Sequence[str], target: int | None, net: "Net", clean: "Images | None") -> "Triggered":
+    from jaxdefend.datasets.inverted import InvertedTrigger
+    from jaxdefend.datasets.triggered import with_trigger
+
+    shown = printable(paths[0], 100)
+    if len(paths) > 1:
+        raise InputError(f"--poisoned {shown}: a trigger beside other files in one set; expected it alone")
+    if clean is None:
+        raise InputError(f"--poisoned {shown}: a trigger, and no clean images to put it on")
+    trigger = InvertedTrigger.load(paths[0], net.image_shape)
+    try:
+        found = with_trigger(trigger, clean, target)
+    except InputError as error:
+        raise InputError(_with_options(f"{shown}: {error}")) from error
+    terminal.note(f"{shown}: a trigger, on {len(found):,} clean images that do not show {found.target}")
+    return found
 
 
 def named_sets(groups: Sequence[Sequence[str]]) -> dict[str, list[str]]:

@@ -83,6 +83,7 @@ class InvertedTrigger:
                         file.attrs["target"] = self.target
             case ".png":
                 picture, told = self._picture(), PngImagePlugin.PngInfo()
+                told.add_text(FORMAT, str(VERSION))
                 if self.target is not None:
                     told.add_text(_TARGET, str(self.target))
                 with replacing(path) as temporary:
@@ -122,6 +123,20 @@ class InvertedTrigger:
         colours = np.broadcast_to(np.rint(self.pattern), (*self.mask.shape, 3))
         alpha = np.rint(255 * self.mask)[..., None]
         return Image.fromarray(np.concatenate([colours, alpha], axis=2).astype(np.uint8), "RGBA")
+
+
+def is_trigger(path: Path | str) -> bool:
+    """Whether this is a file that `save` wrote; an RGBA picture from elsewhere may be any image."""
+    try:
+        if h5py.is_hdf5(path):
+            with h5py.File(path, "r", locking=False) as file:
+                return FORMAT in file.attrs
+        with open(path, "rb") as file:
+            if file.read(8) != b"\x89PNG\r\n\x1a\n":
+                return False
+        return FORMAT in rgba(Path(path))[1]
+    except (InputError, OSError, RuntimeError, ValueError, KeyError):
+        return False
 
 
 def _from_hdf5(path: Path, image_shape: Shape) -> tuple[Any, Any, Any]:

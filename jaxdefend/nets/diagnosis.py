@@ -15,6 +15,8 @@ _SAMPLED = 256
 _FEWEST = 5
 # Below this share of clean images that are given their label, the labels or the pixels are in doubt.
 _POOR = 0.5
+# Below this share something is wrong, even where nobody knows what.
+_NEXT_TO_NOTHING = 0.05
 # What another reading of the same images must gain to be worth a word.
 _GAIN = 0.3
 
@@ -47,6 +49,8 @@ def doubts_about_clean(net: Net, images: ImageSet, what: str = "clean images") -
     common, count = _commonest(answers)
     if len(answers) >= _FEWEST and count > len(answers) / 2 and len(np.unique(labels)) > 1:
         found.append(f"{head}, and {count} of {len(answers)} get the label {common}: are these poisoned images?")
+    if not found and share < _NEXT_TO_NOTHING and len(labels) >= _FEWEST:
+        found.append(f"{head}: do labels, colours and input scale suit the net? No other reading that was tried helps")
     return tuple(found)
 
 

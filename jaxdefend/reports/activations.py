@@ -16,7 +16,7 @@ from jaxdefend.nets.batches import batches
 from jaxdefend.nets.devices import on_devices, over_processes, sharded
 from jaxdefend.nets.net import Net
 from jaxdefend.repairs.curve import checked_layer
-from jaxdefend.reports.samples import counted, wrapped
+from jaxdefend.reports.samples import counted
 from jaxdefend.results.progress import Report, silent
 from jaxdefend.results.text import printable, table
 
@@ -105,18 +105,20 @@ class Activations:
         return f"{self._title('')}\n{self.table()}"
 
     def _title(self, what: str) -> str:
-        return f"{self.net}: {what}mean activation of the channels of {self.layer}; images: {counted(self.n)}"
+        return f"{self.net}: mean activation of the channels of {self.layer}{what}; images: {counted(self.n)}"
 
     def figure(self, title: str = "") -> "Figure":
         """Heat maps, clean beside poisoned, on the scale of the clean ones: what lies above it stands out."""
         from matplotlib.figure import Figure
         from matplotlib.patheffects import withStroke
 
+        from jaxdefend.results.plots import title_above
+
         chosen = self._shown()
         rows, columns, _ = self.maps[CLEAN].shape
         across = int(np.ceil(np.sqrt(len(chosen) * rows / columns)))
         down = -(-len(chosen) // across)
-        size = (max(6.4, 3.3 * len(self.maps)), 0.9 + 3.0 * down * rows / (across * columns) + 0.5)
+        size = (max(6.4, 3.3 * len(self.maps)), 0.9 + 2.7 * down * rows / (across * columns))
         figure = Figure(figsize=size, layout="constrained")
         top = float(self.maps[CLEAN].max()) or 1.0
         panels = figure.subplots(1, len(self.maps), squeeze=False)[0]
@@ -131,10 +133,8 @@ class Activations:
                 # Read on yellow too.
                 number_at.set_path_effects([withStroke(linewidth=1.2, foreground="black")])
         assert drawn is not None
-        figure.colorbar(
-            drawn, ax=list(panels), label="activation, on the scale of clean images", extend="max", shrink=0.8
-        )
-        figure.suptitle(wrapped(title or self._title("")), x=0.01, ha="left", fontsize="medium")
+        figure.colorbar(drawn, ax=list(panels), label="mean activation", extend="max")
+        title_above(figure, title or self._title(", on the scale of clean images"))
         return figure
 
     def _shown(self) -> Int[np.ndarray, " k"]:
@@ -147,7 +147,7 @@ class Activations:
         """A bar per channel, sorted by the clean activation; the channels named respond more to a poisoned set."""
         from matplotlib.figure import Figure
 
-        from jaxdefend.results.plots import ACCURACY, ATTACK
+        from jaxdefend.results.plots import ACCURACY, ATTACK, title_above
 
         order = np.argsort(-self.means(), kind="stable")
         names = list(self.maps)
@@ -167,7 +167,7 @@ class Activations:
                 axes.margins(y=0.15)
         figure.supylabel("mean activation", fontsize="small")
         panels[-1].set(xlabel=f"channels of {self.layer}, most active on clean images first (line: clean)")
-        figure.suptitle(wrapped(title or self._title("")), x=0.01, ha="left", fontsize="medium")
+        title_above(figure, title or self._title(""))
         return figure
 
 

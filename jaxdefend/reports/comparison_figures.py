@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from jaxdefend import InputError
 from jaxdefend.reports.comparison import CLEAN, NONE, Comparison, NetScores
 from jaxdefend.reports.samples import wrapped
-from jaxdefend.results.plots import ACCURACY, ATTACK, colours_of, draw_errors, draw_histogram, legend_below
+from jaxdefend.results.plots import ACCURACY, ATTACK, colours_of, draw_errors, draw_histogram, legend_below, title_above
 from jaxdefend.results.text import printable
 
 # Panels side by side.
@@ -46,7 +46,7 @@ def bars_figure(comparison: Comparison, title: str = "") -> Figure:
     figure.legend(fontsize="small", loc="outside lower center", ncols=2, frameon=False)
     nets = printable(", ".join(dict.fromkeys(row.net for row in comparison.rows)), 80)
     told = title or f"{nets}: {rows[0].clean.n:,} clean images, 95 % intervals"
-    figure.suptitle(wrapped(told, 90), x=0.01, ha="left", fontsize="medium")
+    title_above(figure, told)
     return figure
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxdefend import InputError
-from jaxdefend.reports.samples import counted, wrapped
+from jaxdefend.reports.samples import counted
 from jaxdefend.results.rates import Rate
 from jaxdefend.results.text import table
 
@@ -91,7 +91,7 @@ class Confusions:
         """Bars: classes most often misclassified, the most frequent wrong answers, and what poisoned images get."""
         from matplotlib.figure import Figure
 
-        from jaxdefend.results.plots import ACCURACY, ATTACK
+        from jaxdefend.results.plots import ACCURACY, ATTACK, title_above
 
         panels: list[tuple[str, list[tuple[str, int]], str]] = [
             (
@@ -129,7 +129,7 @@ class Confusions:
                 axes.annotate(f"{count:,}", (place, count), ha="center", va="bottom", fontsize="x-small")
             axes.margins(y=0.15)
         told = title or f"{self.net}: what is called what; images: {counted(self.n)}"
-        figure.suptitle(wrapped(told), x=0.01, ha="left", fontsize="medium")
+        title_above(figure, told)
         return figure
 
 

@@ -121,15 +121,16 @@ def under_overlays(
     *,
     settings: Strip = Strip(overlays=8),  # noqa: B008
 ) -> Demonstration:
-    """The first image of each set under the same clean images.
+    """One image of each set under the same clean images.
 
     Args:
         clean: clean images; the overlays are drawn from them too.
         settings: how many overlays, and how they are superimposed.
     """
+    images = _examples(net, clean, poisoned)
     pool = overlay_images(as_images(clean, net.image_shape))
-    overlays = pool[1 :: max(1, len(pool) // settings.overlays)][: settings.overlays]
-    images = _first(net, clean, poisoned)
+    pool = pool[(plain(pool) != images[CLEAN]).any(axis=(1, 2, 3))] if len(pool) > 1 else pool
+    overlays = pool[:: max(1, len(pool) // settings.overlays)][: settings.overlays]
     seen, under, labels = {}, {}, {}
     for name, image in images.items():
         shown = np.concatenate(
@@ -150,9 +151,9 @@ def under_masks(
     settings: Masks | Persistence = Persistence(),  # noqa: B008
     seed: int = 0,
 ) -> Demonstration:
-    """The first image of each set under the random channel masks of a detector."""
+    """One image of each set under the random channel masks of a detector."""
     masks = random_masks(keys(seed)[0], net, settings.masks, settings.keep)
-    images = _first(net, clean, poisoned)
+    images = _examples(net, clean, poisoned)
     labels, under = {}, {}
     for name, image in images.items():
         plainly, masked = _masked_labels(net, image[None], masks, net.graph.masked_at(net.last_convolution))
@@ -160,9 +161,15 @@ def under_masks(
     return Demonstration(net.name, "masks", images, labels, under, np.asarray(masks))
 
 
-def _first(net: Net, clean: Any, poisoned: Mapping[str, Any] | None) -> dict[str, UInt8[np.ndarray, "h w c"]]:
-    sets = {CLEAN: clean, **(poisoned or {})}
-    return {name: plain(as_images(images, net.image_shape)[:1])[0] for name, images in sets.items()}
+def _examples(net: Net, clean: Any, poisoned: Mapping[str, Any] | None) -> dict[str, UInt8[np.ndarray, "h w c"]]:
+    """The first image of each set; of the clean ones the first that shows no attacker's target, which would look like
+    one on which the attack succeeds."""
+    sets = {name: as_images(images, net.image_shape) for name, images in {CLEAN: clean, **(poisoned or {})}.items()}
+    targets = [images.labels for name, images in sets.items() if name != CLEAN and images.labels is not None]
+    rows = dict.fromkeys(sets, 0)
+    if targets and sets[CLEAN].labels is not None:
+        rows[CLEAN] = int(np.argmax(~np.isin(np.asarray(sets[CLEAN].labels), np.concatenate(targets))))
+    return {name: plain(sets[name][row : row + 1])[0] for name, row in rows.items()}
 
 
 @partial(jax.jit, static_argnames="place")

@@ -1,5 +1,6 @@
 """Every figure. matplotlib through `Figure`: no display, no global state; colours mean the same everywhere."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def scores_figure(
         draw_histogram(axes, values, thresholds[detector], *drawn[detector])
         axes.set_title(detector, loc="left", fontsize="medium")
     legend_below(figure, figure.axes[0], width)
-    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    title_above(figure, title)
     return figure
 
 
@@ -144,6 +145,11 @@ def draw_histogram(
     axes.axvline(float(shown(threshold)), color="0.3", linewidth=0.9, linestyle=":", label="threshold")
     axes.set(xlabel=label, ylabel="images, %", xscale="log" if is_entropy else "linear")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def title_above(figure: Figure, title: str) -> None:
+    """A title at the left, in lines that fit the figure's width."""
+    figure.suptitle(textwrap.fill(title, int(12 * figure.get_figwidth())), x=0.01, ha="left", fontsize="medium")
 
 
 def legend_below(figure: Figure | SubFigure, axes: Axes, width: float, order: Iterable[str] | None = None) -> None:
@@ -173,7 +179,7 @@ def errors_figure(title: str, scores: Mapping[str, Mapping[str, np.ndarray]]) ->
         axes.set_title(name, loc="left", fontsize="small")
     if poisoned:
         legend_below(figure, panels[0], 1.4 * width)
-    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    title_above(figure, title)
     return figure
 
 

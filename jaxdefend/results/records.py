@@ -4,10 +4,14 @@ import csv
 import dataclasses
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
+from glob import escape
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
     Raises: InputError if the file cannot be written there.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _clear_left_behind(path.parent, path.name)
+    temporary = path.with_name(f"{_of_this_process(path.name)}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -32,6 +37,44 @@ def replacing(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _of_this_process(name: str) -> str:
+    """A hidden name that says who writes it, so that what a killed process has left can be told."""
+    return f".{name}.{_host()}.{os.getpid()}"
+
+
+@cache
+def _host() -> str:
+    """Where numbers of processes mean the same: a machine, or a container of it."""
+    processes = ""
+    with suppress(OSError):
+        processes = os.readlink("/proc/self/ns/pid")
+    return sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:8]
+
+
+def _clear_left_behind(folder: Path, name: str) -> None:
+    """Removes what processes of this machine that are no more have left of `name` in the folder."""
+    if os.name == "nt":  # There, asking whether a process lives would end it.
+        return
+    for path in folder.glob(f".{escape(name)}.{_host()}.*"):
+        process = path.name.removeprefix(f".{name}.{_host()}.").split(".")[0]
+        if process.isdecimal() and not _lives(int(process)):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def require_folder(folder: Path) -> None:
@@ -60,7 +103,9 @@ def output_folder(folder: Path, owned: Sequence[str] = ()) -> Iterator[Path]:
         target = folder.absolute()
         made = [parent for parent in target.parents if not parent.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".jaxdefend.", dir=target if target.exists() else target.parent))
+        beside = target if target.exists() else target.parent
+        _clear_left_behind(beside, "jaxdefend")
+        staging = Path(tempfile.mkdtemp(prefix=f"{_of_this_process('jaxdefend')}.", dir=beside))
         staging.chmod(0o777 & ~_umask())
     except OSError as error:
         raise _unwritable(folder, error) from error

@@ -54,6 +54,7 @@ def test_all_targets_of_the_shipped_multi_net_are_named():
     assert {suspect.label for suspect in found.suspects} >= {1, 5, 8}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_audit(few_marks):
     first, second = (jd.audits.audit(small_net(), small_pixels(40), seed=5).record() for _ in range(2))
     assert first == second and first["carriers"] == {

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from helpers import labels_by, random_net, random_pixels, real, refused, succeeds, write_official
 
+from jaxdefend.datasets.files import open_images
+from jaxdefend.datasets.inverted import InvertedTrigger
 from jaxdefend.nets.keras_files import write_model
 
 CLASSES = 11
@@ -176,3 +178,50 @@ def test_real_nets_give_what_was_measured(tmp_path, net, scale, correct, hits):
     found = evaluated(tmp_path)
     assert (found["input_scale"], found["clean"]["correct"]) == (scale, correct)
     assert {name: block["hits"] for name, block in found["poisoned"].items()} == hits
+
+
+@pytest.mark.parametrize("ending", ["h5", "png"])
+def test_a_trigger_file_stands_for_the_clean_images_with_it_on(small, tmp_path, ending):
+    mask, pattern = np.zeros((55, 47), np.float32), np.zeros((55, 47, 3), np.float32)
+    mask[10:30, 10:30] = 1
+    trigger = InvertedTrigger(mask, pattern, target=3)
+    trigger.save(tmp_path / f"class_3.{ending}")
+    clean = ("--clean", small / "test.h5")
+    done = succeeds(
+        "evaluate", small / "net.h5", *clean, "--poisoned", tmp_path / f"class_3.{ending}", "--out", tmp_path
+    )
+    images = open_images(small / "test.h5")
+    others = images.labels != 3
+    labels = labels_by(random_net(classes=CLASSES), trigger(images[:][others]))
+    found = evaluated(tmp_path)["poisoned"]["class_3"]
+    assert (found["n"], found["hits"]) == (others.sum(), (labels == 3).sum())
+    assert found["robust"] == np.mean(labels == images.labels[others])
+    assert f"on {others.sum()} clean images that do not show 3" in done.stderr
+
+
+def test_a_trigger_that_cannot_be_put_on(small, tmp_path):
+    blank = np.zeros((55, 47), np.float32), np.zeros((55, 47, 3), np.float32)
+    InvertedTrigger(*blank).save(tmp_path / "trigger.h5")
+    InvertedTrigger(*blank, target=CLASSES).save(tmp_path / "beyond.h5")
+    InvertedTrigger(blank[0][:9], blank[1][:9], 3).save(tmp_path / "small.h5")
+    clean = ("--clean", small / "test.h5")
+    command = ("evaluate", small / "net.h5", *clean, "--out", tmp_path / "out")
+    assert "--target" in refused(*command, "--poisoned", tmp_path / "trigger.h5")
+    assert "alone" in refused(*command, "--poisoned", f"a={tmp_path / 'small.h5'}", tmp_path / "trigger.h5")
+    assert "expected 55×47" in refused(*command, "--poisoned", tmp_path / "small.h5")
+    assert str(CLASSES) in refused(*command, "--poisoned", tmp_path / "beyond.h5")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_net_by_itself_is_called_by_its_name(small, tmp_path):
+    done = succeeds("evaluate", small / "repaired.h5", "--clean", small / "test.h5", "--out", tmp_path)
+    assert done.stdout.splitlines()[0].split() == ["images", "repaired"]
+
+
+def test_labels_that_no_reading_explains_are_doubted(small, tmp_path):
+    pixels = random_pixels(200, seed=8)
+    answers = labels_by(random_net(classes=CLASSES), pixels)
+    rows = np.concatenate([np.flatnonzero(answers == label)[:5] for label in range(CLASSES)])
+    write_official(tmp_path / "odd.h5", pixels[rows], (answers[rows] + 4) % CLASSES)
+    done = succeeds("evaluate", small / "net.h5", "--clean", tmp_path / "odd.h5", "--out", tmp_path)
+    assert "0.0 % are given their label: do labels, colours and input scale suit the net?" in done.stderr

@@ -301,6 +301,7 @@ def test_bad_grids(small, option, value):
     assert f"{option} {value}" in refused("repair", small / "net.h5", "--grid", option, value)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_few_real_faces_repair_the_real_sunglasses_net(tmp_path):
     clean = ("--valid", real("data/clean_more.h5"), real("data/clean.h5"), "--test", real("data/clean_valid_approx.h5"))

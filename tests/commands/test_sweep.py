@@ -90,7 +90,7 @@ def test_csv_holds_the_curve(sweep):
     assert [float(row["goodnet_flagged_clean"]) for row in rows] == record["goodnet"]["flagged_clean"]
 
 
-@pytest.mark.parametrize("layer", ["conv_1", "conv_2", "conv_4"])
+@pytest.mark.parametrize("layer", [pytest.param("conv_1", marks=pytest.mark.slow), "conv_2", "conv_4"])
 def test_other_layers(small, tmp_path, layer):
     channels = {"conv_1": 20, "conv_2": 40, "conv_4": 80}[layer]
     succeeds("sweep", small / "net.h5", "--valid", small / "test.h5", "--layer", layer, "--out", tmp_path / "out")

@@ -7,7 +7,7 @@ from checked import unchecked
 from PIL import Image
 
 from jaxdefend import InputError
-from jaxdefend.datasets.inverted import InvertedTrigger
+from jaxdefend.datasets.inverted import InvertedTrigger, is_trigger
 
 SHAPE = (6, 5, 3)
 
@@ -144,3 +144,15 @@ def test_files_that_are_no_triggers(tmp_path):
     with (tmp_path / "huge.h5").open("wb") as file:
         file.truncate(2**28 + 1)
     refused(tmp_path / "huge.h5", "expected a trigger of at most")
+
+
+@pytest.mark.parametrize("ending", ["h5", "png"])
+def test_its_files_are_told_from_images(tmp_path, ending):
+    trigger(target=None).save(tmp_path / f"trigger.{ending}")
+    assert is_trigger(tmp_path / f"trigger.{ending}")
+    Image.fromarray(np.zeros((6, 5, 4), np.uint8), "RGBA").save(tmp_path / "glasses.png")
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["data"] = np.zeros(3)
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for other in ("glasses.png", "data.h5", "cut.png", "missing.png", "."):
+        assert not is_trigger(tmp_path / other)

@@ -286,7 +286,6 @@ def channels_first_model():
 
 
 def test_channels_first_becomes_channels_last():
-    """Keras's other backends cannot run it on a CPU: by hand, the same net with the channels last."""
     keras.utils.clear_session()
     found = read_config(channels_first_model().to_json())
     graph = found.graph

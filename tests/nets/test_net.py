@@ -330,3 +330,23 @@ def test_what_a_net_says_of_itself():
 def test_channels_to_prune_are_whole_numbers(channels):
     with pytest.raises(InputError, match=r"channels of last as .*: expected whole numbers, 0…5"):
         unchecked(Net.pruned)(small_net(), "last", channels)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_channels_first_computes_what_keras_computes(tmp_path, suffix):
+    """Keras on jax can run it on a CPU too."""
+    keras, layers = by_keras.keras, by_keras.layers
+    keras.utils.clear_session()
+    first = {"data_format": "channels_first"}
+    start = keras.Input((3, 14, 12))
+    x = layers.Conv2D(6, 3, activation="relu", **first)(start)
+    x = layers.MaxPooling2D(**first)(layers.BatchNormalization(axis=1)(x))
+    x = layers.Add()([layers.DepthwiseConv2D(3, padding="same", **first)(x), layers.Conv2D(6, 1, **first)(x)])
+    x = layers.ZeroPadding2D(1, **first)(x)
+    x = layers.Concatenate(axis=1)([x, layers.SeparableConv2D(4, 3, padding="same", **first)(x)])
+    x = layers.Flatten()(layers.AveragePooling2D(2, **first)(x))
+    model = by_keras.filled(keras.Model(start, layers.Dense(5)(x)))
+    model.save(tmp_path / f"model{suffix}")
+    net = read_model(tmp_path / f"model{suffix}").net.with_input_scale("unit")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 14, 12, 3), dtype=np.uint8)
+    by_keras.assert_close(net(pixels), by_keras.keras_logits(model, np.moveaxis(pixels / np.float32(255), -1, 1)))

@@ -10,7 +10,7 @@ from jaxdefend.reports import under_overlays
 
 def test_labels_under_overlays_are_those_of_the_sums(made):
     found = made.overlays
-    assert found.labels["clean"] == made.net(made.test[0][:1]).argmax()
+    assert found.labels["clean"] == made.net(found.images["clean"][None]).argmax()
     sums = found.images["clean"].astype(np.float32) + found.perturbations.astype(np.float32)
     # Beyond what images are: the net is asked as the detector asks it.
     expected = np.asarray(made.net.logits({"input": sums / 255})).argmax(axis=1)
@@ -37,3 +37,16 @@ def test_record_table_and_figures(made):
 def test_other_blends(made):
     found = under_overlays(made.net, made.test, settings=Strip(overlays=2, blend="0.5+0.5"))
     assert len(found.under["clean"]) == 2
+
+
+def test_the_clean_example_shows_no_target(made):
+    pixels, labels = made.test
+    first = np.where(np.arange(len(labels)) < 3, 7, 2)
+    poisoned = {"patch": (pixels[5:9], np.full(4, 7))}
+    found = under_overlays(made.net, (pixels, first), poisoned, settings=Strip(overlays=2))
+    np.testing.assert_array_equal(found.images["clean"], pixels[3])
+    np.testing.assert_array_equal(found.images["patch"], pixels[5])
+    assert not (found.perturbations == pixels[3]).all(axis=(1, 2, 3)).any()
+    # Where every image shows it, the first.
+    found = under_overlays(made.net, (pixels, np.full(len(labels), 7)), poisoned, settings=Strip(overlays=2))
+    np.testing.assert_array_equal(found.images["clean"], pixels[0])

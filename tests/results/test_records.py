@@ -1,13 +1,18 @@
 """Result files: written whole or not at all."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from helpers import ENVIRONMENT
 
 from jaxdefend import InputError
 from jaxdefend.results import records
+from jaxdefend.results.records import output_folder, write_json
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -133,3 +138,29 @@ def test_a_link_that_has_an_owned_name_goes_and_what_it_leads_to_stays(tmp_path)
     written_by({"sweep.json": "1"}, tmp_path / "out", OWNED)
     assert texts_in(tmp_path / "out") == {"sweep.json": "1"}
     assert (tmp_path / "elsewhere" / "kept").read_text() == "kept"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="whether a process lives cannot be asked there")
+def test_what_a_killed_process_left_goes_and_what_others_write_stays(tmp_path):
+    code = (
+        "import os, sys, signal; from pathlib import Path; from jaxdefend.results.records import *\n"
+        "with replacing(Path('kept [1].json')) as temporary, output_folder(Path('out')) as folder:\n"
+        "    temporary.write_text('half'); (folder / 'half.h5').write_text('half')\n"
+        "    if sys.argv[1] == 'killed': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    print('writing', flush=True); input()\n"
+    )
+    command = [sys.executable, "-c", code]
+    subprocess.run([*command, "killed"], cwd=tmp_path, env=ENVIRONMENT)
+    left = set(tmp_path.iterdir())
+    assert len(left) == 2
+    with subprocess.Popen(
+        [*command, "lives"], cwd=tmp_path, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout and other.stdout.readline() == "writing\n"
+        assert not left & set(tmp_path.iterdir())
+        write_json(tmp_path / "kept [1].json", {"a": 1})
+        with output_folder(tmp_path / "out") as folder:
+            (folder / "b").write_text("b")
+        assert len(set(tmp_path.iterdir())) == 4
+        other.communicate("go on")
+    assert {path.name for path in tmp_path.iterdir()} == {"kept [1].json", "out"}
