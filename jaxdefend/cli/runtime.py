@@ -26,6 +26,9 @@ _LEAST_MEMORY = 1_900_000_000
 # Seconds after which a process of the run that is not heard of counts as ended.
 _HEARTBEAT = 10
 
+# Seconds for which a process waits for one that has more to do. XLA's own limit on CPUs is half an hour.
+_PATIENCE = 1_000_000
+
 # Seconds that a process which fails gives the others, who may fail likewise, to end together with it.
 _PARTING = 5
 
@@ -281,19 +284,21 @@ def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def use_wide_vectors(processors: Path = Path("/proc/cpuinfo")) -> None:
-    """Vectors of 512 bits where the processor has them: XLA by itself keeps to 256.
+    """Vectors of 512 bits where the processor has them: XLA by itself keeps to 256."""
+    with suppress(OSError):
+        if " avx512f" in processors.read_text():
+            _tell_xla("xla_cpu_prefer_vector_width", 512)
 
-    A setting of the user's own counts, and so does a file of flags. XLA ends a process whose flags it does not know:
-    later versions of jax are left alone until they were tried.
-    """
+
+def _tell_xla(flag: str, value: int) -> None:
+    """A setting of the user's own counts, and so does a file of flags. XLA ends a process whose flags it does not know:
+    later versions of jax are left alone until they were tried."""
     from importlib.metadata import version
 
     flags = os.environ.get("XLA_FLAGS", "")
     tried = tuple(map(int, version("jax").split(".")[:2])) <= (0, 12)
-    with suppress(OSError):
-        own = "xla_cpu_prefer_vector_width" in flags or not (flags or "--").lstrip().startswith("--")
-        if tried and not own and " avx512f" in processors.read_text():
-            os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_prefer_vector_width=512".strip()
+    if tried and flag not in flags and (flags or "--").lstrip().startswith("--"):
+        os.environ["XLA_FLAGS"] = f"{flags} --{flag}={value}".strip()
 
 
 def _keep_compilations() -> None:
@@ -359,6 +364,7 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
         )
     elif not coordinator.rpartition(":")[2].isdigit():
         raise InputError(f"--coordinator {coordinator}: expected HOST:PORT, or auto")
+    _tell_xla("xla_cpu_collective_timeout_seconds", _PATIENCE)
     nowhere = open(os.devnull, "w")  # noqa: SIM115
     if _Process.is_ours and hasattr(os, "fork"):
         _continue_watched()

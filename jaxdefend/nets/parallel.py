@@ -59,12 +59,12 @@ def _share(
     gradient: Gradient,
     first: int,
     last: int,
-) -> Float[Array, " w"]:
+) -> Float[Array, " p"]:
     """Loss and slope of these images in one array, so that they are added up at once."""
     of_part = partial(gradient, mean=partial(share_of_mean, first, last))
     return ravel_pytree(loss_and_slope(state, pixels, labels, key, of_part))[0]
 
 
 @partial(jax.jit, static_argnames="schedule", donate_argnames="state")
-def _after(state: State, slope: Float[Array, " w"], schedule: Schedule) -> State:
+def _after(state: State, slope: Float[Array, " p"], schedule: Schedule) -> State:
     return after_slope(state, ravel_pytree(state.net)[1](slope), schedule)

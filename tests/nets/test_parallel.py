@@ -10,8 +10,8 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 from small import SHAPE, small_images, small_net
 
-from jaxdefend.nets.parallel import share_of_mean
-from jaxdefend.nets.training import PLAIN
+from jaxdefend.nets.parallel import share_of_mean, shared_step
+from jaxdefend.nets.training import PLAIN, Schedule, fit, started
 from jaxdefend.repairs import distill, iterative, magnitude, noise, tuning, unlearn
 
 GRADIENTS = {
@@ -40,3 +40,15 @@ def test_parts_of_a_step_add_up_to_it(name):
     whole, *parts = whole_and_parts(GRADIENTS[name], *step)
     assert np.allclose(sum(parts), whole, rtol=1e-4, atol=1e-5)
     assert not np.allclose(parts[0], whole, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_shared_step_of_one_process_is_a_step():
+    (pixels, labels), schedule = small_images(24), Schedule(4, 8, 1e-2, "sgd")
+
+    def trained(step):
+        steps = fit(started(small_net(), schedule), pixels, labels, schedule, jax.random.key(0), step=step)
+        return [(ravel_pytree(state.net)[0], float(loss)) for state, loss in steps]
+
+    for (net, loss), (shared, shared_loss) in zip(trained(None), trained(shared_step), strict=True):
+        assert np.allclose(shared, net, atol=1e-6) and shared_loss == pytest.approx(loss, rel=1e-5)
