@@ -27,6 +27,7 @@ from jaxdefend.detectors import calibrate, evaluate
 from jaxdefend.nets.graph import Graph, Layer
 from jaxdefend.nets.inference import assumed_input_scale
 from jaxdefend.nets.kinds import BatchNormalization, Conv2D, Dense, Flatten, InputLayer
+from jaxdefend.nets.normalizing import with_statistics_of
 from jaxdefend.nets.parallel import shared_step
 from jaxdefend.nets.training import Schedule, fit, started
 from jaxdefend.repairs import Anp, Distill, FinePrune, Grid, Iterative, Unlearn, curve
@@ -96,6 +97,9 @@ def everything() -> dict[str, np.ndarray]:
     with_dormant_channels_back(net, clean, images[0])
     assumed_input_scale(net, images[0])
     assumed_input_scale(random_net(graph=NORMALIZED), images[0])
+    found["statistics"] = with_statistics_of(random_net(graph=NORMALIZED), ArrayImages(images[0])).weights["norm"][
+        "moving_mean"
+    ]
     found["face"] = apply(Trigger("lipstick"), *faces(0, np.arange(2), np.zeros(2, int)), jax.random.key(0))
 
     deepid, pixels = random_net(classes=11), random_pixels(16)
