@@ -399,7 +399,7 @@ def _continue_watched() -> None:
     _flush()
     child = os.fork()
     if child == 0:
-        # The parent passes Ctrl-C on. From the terminal as well, it would come twice, and a second one ends work at once.
+        # The parent passes Ctrl-C on. From the terminal too it would come twice, and a second one ends work at once.
         os.setpgid(0, 0)
         os.close(listening)
         os.close(living)
