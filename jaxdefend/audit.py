@@ -1,7 +1,7 @@
 """Is this net backdoored, for which class, and with what trigger? No poisoned image is needed."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -26,7 +26,8 @@ EXAMPLES = """examples:
 Exit status: 0 nothing found, 1 a backdoor is suspected, 2 bad input (of several files, the others are still audited).
 Writes DIR/audit.json, DIR/audit.png and DIR/triggers/class_N.h5 and .png, which repair --method unlearn --trigger
 takes; for several files DIR/NAME/ each, and DIR/audits.jsonl. With the same DIR, what
-has been audited is not audited again. --frr is the share of clean nets that may be called backdoored."""
+has been audited is not audited again. --frr is the share of clean nets that may be called backdoored.
+Several processes (--coordinator) must see the same DIR: each audits every N-th file, and writes its folder."""
 
 _OWNED = ("audit.json", "audit.png", "triggers/class_*")
 
@@ -53,6 +54,7 @@ def _parser() -> options_of.Parser:
     options_of.add_seed(parser, "of the marks that are tried")
     options_of.add_input_scale(parser)
     parser.add_argument("--sarif", type=Path, metavar="FILE", help="write the findings as SARIF 2.1.0 too")
+    options_of.add_processes(parser, "the model files")
     options_of.add_out(parser)
     return parser
 
@@ -68,33 +70,65 @@ class _Done:
 
 def _audit(arguments: Sequence[str], report: Report) -> int:
     options = _parser().parsed(arguments)
-    from jaxdefend.results.records import write_json
+    runtime.join_processes(options.coordinator, options.processes, options.process)
+    from jaxdefend.nets.devices import of_first, place
 
-    target = output.chosen_folder(options.out)
+    # A name by the time is not the same for all processes.
+    target = of_first(output.chosen_folder(options.out))
     if options.sarif and (options.sarif.is_dir() or not options.sarif.absolute().parent.is_dir()):
         raise InputError(f"--sarif {options.sarif}: expected the name of a file in a folder that is there")
     models = list(_files(options.models))
     several = len(models) > 1 or any(_is_folder(each) for each in options.models)
-    done = []
-    for model, name in zip(models, _names(models), strict=True):
-        folder = target / name if several else target
+    folders = [target / name if several else target for name in _names(models)]
+
+    def one(model: str, folder: Path) -> _Done:
         try:
-            done.append(_Done(model, _one(model, folder, options, arguments, report, quiet=several)))
+            return _Done(model, _one(model, folder, options, arguments, report, quiet=several))
         except InputError as error:
-            if not several:
-                raise
-            terminal.fail(str(error))
-            done.append(_Done(model, None, str(error)))
-    if several:
-        _write_lines(target / "audits.jsonl", done)
-        terminal.show(_table(done))
-        terminal.note(f"written to {target}/: audits.jsonl, and a folder for each net")
-    if options.sarif:
-        write_json(options.sarif, _sarif(done))
-        terminal.note(f"written to {options.sarif}")
+            if several:
+                terminal.say(f"jaxdefend: {error}")
+            return _Done(model, None, str(error))
+
+    done = _shared_out(models, folders, one)
+    if not several and done[0].record is None:
+        raise InputError(done[0].error)
+    if place()[0] == 0:
+        _write(target if several else None, options.sarif, done)
     if any(each.record is None for each in done):
         return 2
     return int(any(each.record["verdict"] == "backdoored" for each in done if each.record))
+
+
+def _shared_out(models: Sequence[str], folders: Sequence[Path], one: Callable[[str, Path], _Done]) -> list[_Done]:
+    """What has become of every file; of several processes, each has every N-th."""
+    from jaxdefend.nets.devices import alone, place, told
+
+    process, processes = place()
+    with alone():
+        own = [one(*each) for each in list(zip(models, folders, strict=True))[process::processes]]
+    shares = told(own)
+    done = [shares[number % processes][number // processes] for number in range(len(models))]
+    for number, each in enumerate(done):
+        # What this process did, it has told.
+        if number % processes != process:
+            for note in each.record["notes"] if each.record else ():
+                terminal.warn(note)
+            if each.error:
+                terminal.say(f"jaxdefend: {each.error}")
+    return done
+
+
+def _write(lines: Path | None, sarif: Path | None, done: Sequence[_Done]) -> None:
+    """What several audits come to, in the folder `lines`, and the findings as SARIF."""
+    from jaxdefend.results.records import write_json
+
+    if lines:
+        _write_lines(lines / "audits.jsonl", done)
+        terminal.show(_table(done))
+        terminal.note(f"written to {lines}/: audits.jsonl, and a folder for each net")
+    if sarif:
+        write_json(sarif, _sarif(done))
+        terminal.note(f"written to {sarif}")
 
 
 def _one(

@@ -100,6 +100,7 @@ def _parser() -> options_of.Parser:
     options_of.add_limit(parser, "detectors see")
     options_of.add_seed(parser, "of repairs and detectors")
     options_of.add_input_scale(parser)
+    options_of.add_processes(parser, "the images, those of training steps too")
     options_of.add_out(parser)
     return parser
 
@@ -115,6 +116,7 @@ def _compare(arguments: Sequence[str], report: Report) -> None:
     for model in options.models:
         if inputs.kind_of(model) == "data":
             raise InputError(f"{printable(model, 100)}: holds images, not a net; images go with --valid or --poisoned")
+    runtime.join_processes(options.coordinator, options.processes, options.process)
     from jaxdefend.reports.cells import write_scores
     from jaxdefend.reports.comparison import together
     from jaxdefend.results.plots import write_figure

@@ -74,6 +74,7 @@ def _parser() -> options_of.Parser:
     score.add_argument("--guard", type=Path, metavar="FILE", help="what calibrate wrote; without it: scores of masks")
     options_of.add_seed(score, "without a guard")
     options_of.add_input_scale(score)
+    options_of.add_processes(score)
     options_of.add_out(score)
 
     evaluate = action("evaluate", "How well the detectors separate clean and poisoned images.")
@@ -137,11 +138,13 @@ def _add_settings(parser: argparse.ArgumentParser, table: methods.Table) -> None
     )
     parser.add_argument("--seed", type=options_of.seed, metavar="N", help="of masks and overlays (default: 0)")
     options_of.add_input_scale(parser)
+    options_of.add_processes(parser)
     options_of.add_out(parser)
 
 
 def _detect(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(arguments, _out_of_order)
+    runtime.join_processes(options.coordinator, options.processes, options.process)
     {"calibrate": _calibrate, "score": _score, "evaluate": _evaluate}[options.action](options, arguments, report)
 
 

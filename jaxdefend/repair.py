@@ -55,6 +55,8 @@ def _parser() -> options_of.Parser:
     options_of.add_seed(parser, "of the training")
     parser.add_argument("--resume", action="store_true", help="go on from what an interrupted run saved beside --out")
     options_of.add_input_scale(parser)
+    shared = "the images of each training step (but for ft-sam, ibau and anp), or the cells of the grid"
+    options_of.add_processes(parser, shared)
     options_of.add_out(parser)
     return parser
 
@@ -69,6 +71,7 @@ def _repair(arguments: Sequence[str], report: Report) -> None:
         raise InputError("--resume needs --out: the folder that the interrupted run was to write")
     if options.drop is not None:
         inputs.note_small_drops([options.drop])
+    runtime.join_processes(options.coordinator, options.processes, options.process)
     from jaxdefend.nets.checkpoints import write_checkpoint
     from jaxdefend.nets.keras_files import write_model
     from jaxdefend.repairs.base import doubts_about_repair

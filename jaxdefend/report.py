@@ -67,6 +67,7 @@ def _parser() -> options_of.Parser:
     )
     options_of.add_seed(parser, "of the guard's masks")
     options_of.add_input_scale(parser)
+    options_of.add_processes(parser)
     parser.add_argument(
         "--from",
         dest="sources",
@@ -93,7 +94,9 @@ def _report(arguments: Sequence[str], report: Report) -> None:
     if options.sources:
         _from_results(options)
         return
+    runtime.join_processes(options.coordinator, options.processes, options.process)
     began = perf_counter()
+    from jaxdefend.nets.devices import place
     from jaxdefend.reports.files import write_files
     from jaxdefend.reports.page import write_report
     from jaxdefend.results.records import require_folder
@@ -101,6 +104,8 @@ def _report(arguments: Sequence[str], report: Report) -> None:
     if options.files is not None:
         require_folder(options.files)
     made = _made(options, report)
+    if place()[0]:
+        return
     seconds = perf_counter() - began
     head = output.head("report", arguments, made.net, options.seed) | {"seconds": round(seconds, 3)}
     write_report(options.out, *made.results, origins=_origins(head, options, made), is_synthetic=made.is_synthetic)
@@ -123,6 +128,7 @@ def _from_results(options: Any) -> None:
             ("--repaired", options.repaired),
             ("--guard", options.guard),
             ("--files", options.files),
+            ("--coordinator", options.coordinator),
         )
         if value
     ]

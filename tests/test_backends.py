@@ -28,6 +28,8 @@ from jaxdefend.nets.graph import Graph, Layer
 from jaxdefend.nets.inference import assumed_input_scale
 from jaxdefend.nets.kinds import BatchNormalization, Conv2D, Dense, Flatten, InputLayer
 from jaxdefend.nets.normalizing import with_statistics_of
+from jaxdefend.nets.parallel import shared_step
+from jaxdefend.nets.training import Schedule, fit, started
 from jaxdefend.repairs import Anp, Distill, FinePrune, Grid, Iterative, Unlearn, curve
 
 PLATFORMS = ("cuda", "rocm", "tpu")
@@ -80,6 +82,9 @@ def everything() -> dict[str, np.ndarray]:
     for repair in repairs:
         fixed = repair(net, images).net
         found[f"{type(repair).__name__}, logits"] = fixed(images[0])
+    schedule = Schedule(2, 8, 1e-3)
+    *_, (state, _) = fit(started(net, schedule), *images, schedule, jax.random.key(0), step=shared_step)
+    found["shared steps, logits"] = state.net(images[0])
     held = [small_detector(name) for name in ("persistence", "strip", "goodnet")]
     guard = calibrate(held, net, images, frr=0.1, repaired=fixed)
     columns = evaluate(guard, images, poisoned).columns()

@@ -273,12 +273,12 @@ def add_out(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_processes(parser: argparse.ArgumentParser) -> None:
+def add_processes(parser: argparse.ArgumentParser, shared: str = "the images") -> None:
     parser.add_argument(
         "--coordinator",
         metavar="HOST:PORT|auto",
-        help="for a run over several processes: where process 0 is reached, the same for all of them; auto: as the "
-        "cluster's environment says (Slurm, Open MPI, Kubernetes, TPU pods)",
+        help=f"for a run over several processes, which share {shared}: where process 0 is reached, the same for all of "
+        "them; auto: as the cluster's environment says (Slurm, Open MPI, Kubernetes, TPU pods)",
     )
     parser.add_argument("--processes", type=integer, metavar="N", help="how many processes the run has")
     parser.add_argument("--process", type=integer, metavar="I", help="which one this is, 0…N − 1; 0 writes and prints")

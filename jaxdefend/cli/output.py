@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxdefend import InputError, Interrupted
+from jaxdefend import InputError, Interrupted, ProcessEnded
 from jaxdefend.cli import runtime, terminal
 from jaxdefend.results.text import printable
 
@@ -43,11 +43,10 @@ def results_folder(folder: Path, owned: Sequence[str] = ()) -> Iterator[Path]:
     """`records.output_folder` for process 0, with a note where an earlier run is replaced; else a folder that goes."""
     import tempfile
 
-    import jax
-
+    from jaxdefend.nets.devices import place
     from jaxdefend.results.records import left_over, output_folder
 
-    if jax.process_index():
+    if place()[0]:
         with tempfile.TemporaryDirectory() as nowhere:
             runtime.half_written(Path(nowhere))
             yield Path(nowhere)
@@ -74,21 +73,27 @@ def beside(folder: Path, ending: str) -> Path:
 
 @contextmanager
 def resumable(out: Path, resume: bool) -> Iterator[Path]:
-    """The folder for what is saved on the way to `out`; after Ctrl-C, one line says how to go on from it."""
+    """The folder for what is saved on the way to `out`; after Ctrl-C, or where another process of the run has ended,
+    one line says how to go on from it. Of several processes, 0 alone makes it."""
+    from jaxdefend.nets.devices import place
     from jaxdefend.nets.resuming import is_saved, saved_run
 
     folder = beside(out, ".checkpoint")
+    if place()[0]:
+        yield folder
+        return
     try:
         with saved_run(folder, resume) as saved:
             yield saved
     except InputError as error:
         told = str(error).replace("; resume it,", "; go on from it with --resume,")
         raise InputError(told.replace("start without resuming", "leave out --resume")) from error
-    except (Interrupted, KeyboardInterrupt) as error:
+    except (Interrupted, KeyboardInterrupt, ProcessEnded) as error:
+        kind = ProcessEnded if isinstance(error, ProcessEnded) else Interrupted
         told = str(error) or "interrupted"
         if is_saved(folder):
-            raise Interrupted(f"{told}; saved: the same command with --out {out} and --resume goes on") from error
-        raise Interrupted(f"{told}; nothing was written") from error
+            raise kind(f"{told}; saved: the same command with --out {out} and --resume goes on") from error
+        raise kind(f"{told}; nothing was written") from error
 
 
 def say_written(folder: Path, files: Sequence[str], first: str | None = None) -> None:

@@ -26,6 +26,12 @@ _LEAST_MEMORY = 1_900_000_000
 # Seconds after which a process of the run that is not heard of counts as ended.
 _HEARTBEAT = 10
 
+# Seconds for which a process waits for one that has more to do. XLA's own limit on CPUs is half an hour.
+_PATIENCE = 1_000_000
+
+# Seconds that a process which fails gives the others, who may fail likewise, to end together with it.
+_PARTING = 5
+
 
 class _Process:
     """What is true of this process as a whole."""
@@ -34,6 +40,8 @@ class _Process:
     is_ours = False
     # Whether XLA may still be computing in its own threads: taking the interpreter down under them crashes.
     is_abandoned = False
+    # Whether it belongs to a run over several processes.
+    is_joined = False
     # Where a parent process listens, see `_continue_watched`.
     watcher: int | None = None
 
@@ -73,7 +81,20 @@ def run(command: Command, arguments: Sequence[str | Path] | None = None) -> int:
     except OSError as error:
         message = _of_system(error)
     terminal.fail(message)
+    if _Process.is_joined and not _Process.is_abandoned:
+        _part()
     return 2
+
+
+def _part() -> None:
+    """Leave the run after a failure. jax waits at its end until all processes have come there, and these may wait for
+    this one: they hear that it has ended when it does not wait."""
+    import jax
+
+    _Process.is_abandoned = True
+    leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(_PARTING)
 
 
 def _of_system(error: OSError) -> str:
@@ -263,19 +284,21 @@ def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def use_wide_vectors(processors: Path = Path("/proc/cpuinfo")) -> None:
-    """Vectors of 512 bits where the processor has them: XLA by itself keeps to 256.
+    """Vectors of 512 bits where the processor has them: XLA by itself keeps to 256."""
+    with suppress(OSError):
+        if " avx512f" in processors.read_text():
+            _tell_xla("xla_cpu_prefer_vector_width", 512)
 
-    A setting of the user's own counts, and so does a file of flags. XLA ends a process whose flags it does not know:
-    later versions of jax are left alone until they were tried.
-    """
+
+def _tell_xla(flag: str, value: int) -> None:
+    """A setting of the user's own counts, and so does a file of flags. XLA ends a process whose flags it does not know:
+    later versions of jax are left alone until they were tried."""
     from importlib.metadata import version
 
     flags = os.environ.get("XLA_FLAGS", "")
     tried = tuple(map(int, version("jax").split(".")[:2])) <= (0, 12)
-    with suppress(OSError):
-        own = "xla_cpu_prefer_vector_width" in flags or not (flags or "--").lstrip().startswith("--")
-        if tried and not own and " avx512f" in processors.read_text():
-            os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_prefer_vector_width=512".strip()
+    if tried and flag not in flags and (flags or "--").lstrip().startswith("--"):
+        os.environ["XLA_FLAGS"] = f"{flags} --{flag}={value}".strip()
 
 
 def _keep_compilations() -> None:
@@ -341,6 +364,7 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
         )
     elif not coordinator.rpartition(":")[2].isdigit():
         raise InputError(f"--coordinator {coordinator}: expected HOST:PORT, or auto")
+    _tell_xla("xla_cpu_collective_timeout_seconds", _PATIENCE)
     nowhere = open(os.devnull, "w")  # noqa: SIM115
     if _Process.is_ours and hasattr(os, "fork"):
         _continue_watched()
@@ -357,6 +381,7 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
     except (RuntimeError, ValueError) as error:
         why = str(error).splitlines()[0]
         raise InputError(f"--coordinator {coordinator}: the processes did not meet ({why})") from error
+    _Process.is_joined = True
     if jax.process_index():
         terminal.silence(nowhere)
 
@@ -374,6 +399,8 @@ def _continue_watched() -> None:
     _flush()
     child = os.fork()
     if child == 0:
+        # The parent passes Ctrl-C on. From the terminal too it would come twice, and a second one ends work at once.
+        os.setpgid(0, 0)
         os.close(listening)
         os.close(living)
         threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
@@ -389,7 +416,7 @@ def _continue_watched() -> None:
             for folder in told.read().split("\0"):
                 if folder:
                     shutil.rmtree(folder, ignore_errors=True)
-        terminal.fail("another process of the run has ended; nothing was written")
+        terminal.fail("another process of the run has ended; the run is not complete")
         status = 2
     os._exit(status)
 

@@ -12,9 +12,8 @@ from jaxdefend import InputError
 from jaxdefend.datasets.images import ImageSet, as_images
 from jaxdefend.detectors.base import Scores
 from jaxdefend.detectors.guards import Guard
-from jaxdefend.nets.batches import batches
 from jaxdefend.nets.goodnet import RULES, Rule, goodnet_labels
-from jaxdefend.nets.inference import predictions
+from jaxdefend.nets.inference import predicted
 from jaxdefend.nets.net import Net
 from jaxdefend.results.progress import Report, silent
 from jaxdefend.results.text import table
@@ -157,4 +156,4 @@ def _same_net(one: Net, other: Net) -> bool:
 
 
 def _predicted(net: Net, images: ImageSet, report: Report) -> tuple[Labels, Float[np.ndarray, " n"]]:
-    return predictions(net, batches(images, "predict", report, smallest=1))
+    return predicted(net, images, "predict", report, smallest=1)

@@ -14,6 +14,7 @@ from jaxtyping import Float, PRNGKeyArray, UInt8
 from jaxdefend.datasets.images import ImageSet
 from jaxdefend.detectors import DETECTORS, Detector
 from jaxdefend.nets.batches import BATCH, Batches, batches
+from jaxdefend.nets.devices import gathered
 from jaxdefend.nets.net import Net
 from jaxdefend.results.progress import Report
 
@@ -54,7 +55,7 @@ class Scene(NamedTuple):
     smallest: int = BATCH
 
     def batches(self, images: ImageSet, name: str) -> Batches:
-        """The images in batches, for the detector called `name`."""
+        """This process's part of the images in batches, for the detector called `name`."""
         title = f"{self.title}, {name}" if self.title else name
         return batches(images, title, self.report, self.smallest)
 
@@ -109,8 +110,14 @@ def measures(detector: Detector, net: Net, images: ImageSet, scene: Scene, known
         found: Measures = {}
         for part in parts:
             found |= measures(part, net, images, scene, known)
-        known[detector] = found if parts else module_of(detector).measure(detector, net, images, scene)
+        known[detector] = found if parts else _measured(detector, net, images, scene)
     return known[detector]
+
+
+def _measured(detector: Detector, net: Net, images: ImageSet, scene: Scene) -> Measures:
+    """By every process its part of the images, put together."""
+    own = module_of(detector).measure(detector, net, images, scene)
+    return {name: Measure(gathered(found.values, len(images)), found.bits) for name, found in own.items()}
 
 
 @partial(jax.jit, static_argnums=0)

@@ -12,9 +12,8 @@ from jaxdefend.datasets.images import ImageSet, as_images, labelled, poisoned_se
 from jaxdefend.detectors import Blend, blend_of
 from jaxdefend.detectors.base import Measures, Scores, measures, module_of
 from jaxdefend.detectors.guards import Calibrated, Guard, Spread, spread
-from jaxdefend.nets.batches import batches
 from jaxdefend.nets.diagnosis import doubts_about_clean, doubts_about_poisoned
-from jaxdefend.nets.inference import labels_and_confidences, predictions
+from jaxdefend.nets.inference import labels_and_confidences, predicted
 from jaxdefend.results import detection as rules
 from jaxdefend.results.detection import Separation
 from jaxdefend.results.progress import Report
@@ -227,7 +226,7 @@ def evaluated(guard: Guard, clean: Any, poisoned: Mapping[str, Any] | None, repo
         raise InputError(f"a poisoned set is called {CLEAN!r}; give it another name")
     sets = {CLEAN: labelled(as_images(clean, net.image_shape), "clean images", net.classes), **sets}
 
-    labels = {name: predictions(net, batches(images, _set_title(name), report))[0] for name, images in sets.items()}
+    labels = {name: predicted(net, images, _set_title(name), report)[0] for name, images in sets.items()}
     correct = {name: labels[name] == np.asarray(images.labels) for name, images in sets.items()}
     measured = {name: _measured(guard, images, _set_title(name), report) for name, images in sets.items()}
     scores = {of: {name: guard.scores(name, found[name]) for name in guard.detectors} for of, found in measured.items()}

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from jaxdefend.datasets.images import ImageSet
 from jaxdefend.detectors import Persistence
-from jaxdefend.detectors.base import Fit, Measure, Measures, Scene, Scores, combined, keys
+from jaxdefend.detectors.base import Fit, Measure, Measures, Scene, Scores, combined, keys, measures
 from jaxdefend.detectors.masks import random_masks, under_masks
 from jaxdefend.nets.batches import Batches
 from jaxdefend.nets.net import Net
@@ -39,7 +39,7 @@ def measures_under(net: Net, batches: Batches, masks: Float[Array, "m c"]) -> Me
 
 def changed_share(settings: Persistence, net: Net, images: ImageSet, scene: Scene) -> float:
     """How often clean images lose their label under the masks."""
-    return float(measure(settings, net, images, scene)["few_changed"].values.mean())
+    return float(measures(settings, net, images, scene, {})["few_changed"].values.mean())
 
 
 def score(measures: Measures, clean: Mapping[str, Fit]) -> Scores:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,20 @@ from jaxdefend.results.text import printable
 _SCALES = ("raw", "unit", None)
 
 
-def write_checkpoint(net: Net, folder: Path | str) -> None:
-    """A new folder with the net. Raises: InputError if it is there already or cannot be written."""
+def checkpointer_of_its_own() -> Any:
+    """Orbax's, of this process: unlike the usual one, it does not wait for the other processes of a run."""
+    import jax
     import orbax.checkpoint as ocp
 
+    if jax.process_count() == 1:
+        return ocp.StandardCheckpointer()
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(own, {own}, f"process_{own}")
+    return ocp.StandardCheckpointer(multiprocessing_options=options)
+
+
+def write_checkpoint(net: Net, folder: Path | str) -> None:
+    """A new folder with the net. Raises: InputError if it is there already or cannot be written."""
     folder = Path(folder).absolute()
     weights = {
         layer: {name: np.asarray(array) for name, array in arrays.items()} for layer, arrays in net.weights.items()
@@ -31,7 +42,7 @@ def write_checkpoint(net: Net, folder: Path | str) -> None:
             raise InputError(f"{folder}: is there already; choose a new folder")
         # Orbax would report a folder that cannot be made with tracebacks from its threads.
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with ocp.StandardCheckpointer() as checkpointer:
+        with checkpointer_of_its_own() as checkpointer:
             checkpointer.save(folder, {"weights": weights, "described": np.frombuffer(described, np.uint8)})
     except OSError as error:
         why = error.strerror or error
@@ -43,11 +54,9 @@ def read_checkpoint(folder: Path | str) -> Net:
 
     Raises: InputError if the folder holds none, or one with other layers, shapes or values that are not finite.
     """
-    import orbax.checkpoint as ocp
-
     folder = Path(folder).absolute()
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with checkpointer_of_its_own() as checkpointer:
             saved = checkpointer.restore(folder)
         weights = {
             layer: {name: np.asarray(array, np.float32) for name, array in arrays.items()}

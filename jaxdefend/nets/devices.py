@@ -1,14 +1,17 @@
 """The images of a batch spread over the devices of this process, and sums over all processes of a run."""
 
 import math
+import pickle
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Num, PyTree
+from jaxtyping import Array, Num, PyTree, UInt32
 
 from jaxdefend import InputError, ProcessEnded
 
@@ -17,6 +20,11 @@ Arrays = Array | np.ndarray
 _DATA = "data"
 _SHARDED = PartitionSpec(_DATA)
 _REPLICATED = PartitionSpec()
+
+T = TypeVar("T")
+
+# Whether this process works by itself, see `alone`.
+_is_alone: ContextVar[bool] = ContextVar("is_alone", default=False)
 
 
 def batch_size() -> int:
@@ -77,11 +85,33 @@ def on_devices(
         yield jax.device_get(running[0]), running[1]
 
 
-def own_rows(n: int) -> slice:
-    """Which of `n` images this process reads. Raises: InputError if there are more processes than images."""
-    process, processes = jax.process_index(), jax.process_count()
+def place() -> tuple[int, int]:
+    """Which process of the run this is, and how many there are; 0 and 1 within `alone`."""
+    return (0, 1) if _is_alone.get() else (jax.process_index(), jax.process_count())
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it, this process is a run of its own, for work that it does not share with the others."""
+    before = _is_alone.set(True)
+    try:
+        yield
+    finally:
+        _is_alone.reset(before)
+
+
+def own_rows(n: int, what: str = "images") -> slice:
+    """Which of `n` images, or what else is shared out, are this process's.
+
+    Raises: InputError if there are more processes than images.
+    """
+    process, processes = place()
     if n < processes:
-        raise InputError(f"{n} images for {processes} processes; expected one or more for each")
+        raise InputError(f"{n} {what} for {processes} processes; expected one or more for each")
+    return _rows(n, process, processes)
+
+
+def _rows(n: int, process: int, processes: int) -> slice:
     return slice(n * process // processes, n * (process + 1) // processes)
 
 
@@ -90,17 +120,84 @@ def over_processes(sums: Num[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:
 
     Raises: ProcessEnded if one of them has ended.
     """
-    if jax.process_count() == 1:
+    if place()[1] == 1:
         return sums
-    first_of = {device.process_index: device for device in reversed(jax.devices())}
-    processes = Mesh(np.array([first_of[process] for process in sorted(first_of)]), (_DATA,))
-    # As bits: jax would round 64 of them to 32.
-    bits = np.atleast_1d(sums).view(np.uint32)[None]
-    own = jax.device_put(bits, first_of[jax.process_index()])
-    placed, everywhere = NamedSharding(processes, _SHARDED), NamedSharding(processes, _REPLICATED)
-    whole = jax.make_array_from_single_device_arrays((len(first_of), *bits.shape[1:]), placed, [own])
+    found = _of_each(np.ascontiguousarray(sums).reshape(-1).view(np.uint32))
+    return found.view(sums.dtype).sum(axis=0, dtype=sums.dtype).reshape(sums.shape)
+
+
+def gathered(own: Any, n: int) -> Any:
+    """All `n` rows, of which every process has those of `own_rows(n)`, in their order; all of them must call it.
+
+    Args:
+        own: an array, or a tree of arrays, of numbers of 32 or 64 bits, with the rows as the first axis.
+    Raises: ProcessEnded if one of them has ended.
+    """
+    processes = place()[1]
+    if processes == 1:
+        return own
+    leaves, structure = jax.tree.flatten(jax.device_get(own))
+    words = [np.ascontiguousarray(leaf).reshape(len(leaf), -1).view(np.uint32) for leaf in leaves]
+    bits = np.concatenate(words, axis=1)
+    longest = -(-n // processes)
+    found = _of_each(np.pad(bits, ((0, longest - len(bits)), (0, 0))).ravel()).reshape(processes, longest, -1)
+    rows = [_rows(n, process, processes) for process in range(processes)]
+    whole = np.concatenate([part[: of.stop - of.start] for part, of in zip(found, rows, strict=True)])
+    parts = np.split(whole, np.cumsum([each.shape[1] for each in words])[:-1], axis=1)
+    all_rows = [
+        np.ascontiguousarray(part).view(leaf.dtype).reshape(n, *leaf.shape[1:])
+        for part, leaf in zip(parts, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, all_rows)
+
+
+def told(value: T) -> list[T]:
+    """What every process of the run says, in their order; all of them must call it.
+
+    Raises: ProcessEnded if one of them has ended.
+    """
+    if place()[1] == 1:
+        return [value]
+    # The processes of a run are one program: they may trust each other's pickles.
+    said = np.frombuffer(pickle.dumps(value), np.uint8)
+    lengths = _of_each(np.array([len(said)], np.uint32))[:, 0].tolist()
+    # A power of two: few shapes are compiled.
+    words = np.zeros(1 << (-(-max(lengths) // 4) - 1).bit_length(), np.uint32)
+    words.view(np.uint8)[: len(said)] = said
+    found = _of_each(words)
+    return [pickle.loads(each.tobytes()[:length]) for each, length in zip(found, lengths, strict=True)]
+
+
+def of_first(value: T) -> T:
+    """What process 0 has, for all processes of the run; all of them must call it."""
+    return told(value if place()[0] == 0 else None)[0]  # type: ignore[return-value]
+
+
+def tree_of_first(tree: T) -> T:
+    """The tree with the arrays that process 0 has in it, for all processes of the run; all of them must call it."""
+    if place()[1] == 1:
+        return tree
+    leaves, structure = jax.tree.flatten(jax.device_get(tree))
+    return jax.tree.unflatten(structure, of_first(leaves))
+
+
+def _of_each(bits: UInt32[np.ndarray, " w"]) -> UInt32[np.ndarray, "p w"]:
+    """What every process gives, in their order, as bits: jax would round 64 of them to 32."""
+    devices, placed, together = _meeting()
+    own = jax.device_put(bits[None], devices[jax.process_index()])
+    whole = jax.make_array_from_single_device_arrays((len(devices), len(bits)), placed, [own])
     try:
-        found = np.asarray(jax.jit(lambda bits: bits, out_shardings=everywhere)(whole).addressable_data(0))
-    except jax.errors.JaxRuntimeError as error:
+        return np.asarray(together(whole).addressable_data(0))
+    # A ValueError where XLA computes at once.
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
         raise ProcessEnded(f"another process of the run has ended ({str(error).splitlines()[0]})") from error
-    return found.view(sums.dtype).sum(axis=0).reshape(sums.shape)
+
+
+@lru_cache
+def _meeting() -> tuple[list[Any], NamedSharding, Callable[[Array], Array]]:
+    """A device of every process, an array with a row on each, and what gives all of them all rows."""
+    first_of = {device.process_index: device for device in reversed(jax.devices())}
+    devices = [first_of[process] for process in sorted(first_of)]
+    processes = Mesh(np.array(devices), (_DATA,))
+    together = jax.jit(lambda bits: bits, out_shardings=NamedSharding(processes, _REPLICATED))
+    return devices, NamedSharding(processes, _SHARDED), together

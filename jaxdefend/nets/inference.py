@@ -9,13 +9,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int32, Num
 
-from jaxdefend.datasets.images import as_images
+from jaxdefend.datasets.images import ImageSet, as_images
 from jaxdefend.nets import kinds
-from jaxdefend.nets.batches import Batches, batches
+from jaxdefend.nets.batches import BATCH, Batches, batches
 from jaxdefend.nets.convolution import apart
-from jaxdefend.nets.devices import on_devices, over_processes, sharded
+from jaxdefend.nets.devices import gathered, on_devices, over_processes, sharded
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.scales import NAMED
+from jaxdefend.results.progress import Report, silent
 from jaxdefend.results.rates import Rate
 
 # Of the real nets, on raw pixels: trained on raw ones, logits spread by 42 (standard deviation); trained on divided
@@ -61,10 +62,16 @@ def labels_and_confidences(net: Net, pixels: Num[Array, "n h w c"]) -> tuple[Int
 
 def logits_of(net: Net, images: object) -> Float[np.ndarray, "n k"]:
     """Logits of all images, whatever `as_images` takes."""
-    found = [
-        logits[labels >= 0] for logits, labels in on_devices(_logits, net, batches(as_images(images, net.image_shape)))
-    ]
-    return np.concatenate(found)
+    shown = as_images(images, net.image_shape)
+    found = [logits[labels >= 0] for logits, labels in on_devices(_logits, net, batches(shown))]
+    return gathered(np.concatenate(found), len(shown))
+
+
+def predicted(
+    net: Net, images: ImageSet, title: str = "images", report: Report = silent, smallest: int = BATCH
+) -> tuple[Int32[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """`labels_and_confidences` for all images, of which every process of the run takes its part."""
+    return gathered(predictions(net, batches(images, title, report, smallest)), len(images))
 
 
 @jax.jit

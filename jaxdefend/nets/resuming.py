@@ -12,6 +12,8 @@ import jax
 import numpy as np
 
 from jaxdefend import InputError
+from jaxdefend.nets.checkpoints import checkpointer_of_its_own
+from jaxdefend.nets.devices import place, tree_of_first
 from jaxdefend.results.records import write_json
 from jaxdefend.results.text import printable
 
@@ -67,11 +69,11 @@ def _holds_something(folder: Path) -> bool:
 
 
 def same_run(folder: Path | None, configuration: Mapping) -> None:
-    """Notes in the folder whose run it holds.
+    """Notes in the folder whose run it holds; of several processes, 0 does.
 
     Raises: InputError if it holds a run of another configuration, or cannot be written.
     """
-    if folder is None:
+    if folder is None or place()[0]:
         return
     described = folder / _DESCRIBED
     if not described.exists():
@@ -97,18 +99,20 @@ def same_run(folder: Path | None, configuration: Mapping) -> None:
 
 
 def latest(folder: Path | None, start: S) -> S:
-    """The state saved last, or `start` if none is.
+    """The state saved last, or `start` if none is; all processes begin with that of process 0.
 
     Raises: InputError if what is saved cannot be read, or is not a state of this net.
     """
+    return tree_of_first(start if place()[0] else _latest(folder, start))
+
+
+def _latest(folder: Path | None, start: S) -> S:
     if folder is None or not (steps := _saved_steps(folder)):
         return start
-    import orbax.checkpoint as ocp
-
     found = folder / str(steps[-1])
     leaves, structure = jax.tree.flatten(start)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with checkpointer_of_its_own() as checkpointer:
             saved = checkpointer.restore(found.absolute())
         arrays = [np.asarray(saved[_leaf(i)]) for i in range(len(leaves))]
     except Exception as error:
@@ -120,11 +124,12 @@ def latest(folder: Path | None, start: S) -> S:
 
 
 def save(folder: Path | None, state: Resumable) -> None:
-    """The state in place of the one saved before. Raises: InputError if it cannot be written; then that one stays."""
-    if folder is None:
-        return
-    import orbax.checkpoint as ocp
+    """The state in place of the one saved before; of several processes, 0 saves it.
 
+    Raises: InputError if it cannot be written; then that one stays.
+    """
+    if folder is None or place()[0]:
+        return
     before, step = _saved_steps(folder), int(state.step)
     if step in before:
         return
@@ -132,7 +137,7 @@ def save(folder: Path | None, state: Resumable) -> None:
     try:
         # Twice the arrays: Orbax keeps its own records beside them.
         _require_room(folder, 2 * sum(leaf.nbytes for leaf in leaves.values()))
-        with ocp.StandardCheckpointer() as checkpointer:
+        with checkpointer_of_its_own() as checkpointer:
             checkpointer.save((folder / str(step)).absolute(), leaves)
     except Exception as error:
         raise InputError(f"{folder}: cannot be written ({str(error).splitlines()[0]})") from error

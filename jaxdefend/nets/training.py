@@ -100,18 +100,24 @@ def mean_and_gradient(
     return lax.scan(add, zero, blocks)[0]
 
 
+# `mean_and_gradient`, or its share of this process, see `nets.parallel`.
+Mean = Callable[..., tuple[Float[Array, ""], Any]]
+
+
 def plain(
     net: Net,
     pixels: Num[Array, "n h w c"],
     labels: Int32[Array, " n"],
     key: PRNGKeyArray,
     step: Int32[Array, ""],
+    mean: Mean = mean_and_gradient,
 ) -> tuple[Float[Array, ""], Any]:
     """The loss of these images and its gradient: what each step of training follows, if nothing else is asked for."""
-    return mean_and_gradient(losses, net, pixels, labels)
+    return mean(losses, net, pixels, labels)
 
 
-# What a step follows: (net, pixels, labels, key, step) -> (loss, its slope, a tree like the net).
+# What a step follows: (net, pixels, labels, key, step) -> (loss, its slope, a tree like the net). One that is linear in
+# what `mean_and_gradient` gives takes another `mean` for it, so that processes can share its images.
 Gradient = Callable[..., tuple[Float[Array, ""], Any]]
 
 PLAIN = Partial(plain)
@@ -124,6 +130,7 @@ def fit(
     schedule: Schedule,
     key: PRNGKeyArray,
     gradient: Gradient = PLAIN,
+    step: Callable[..., tuple[State, Float[Array, ""]]] | None = None,
 ) -> Iterator[tuple[State, Float[Array, ""]]]:
     """The state after each step that is left, and the loss of that step's images.
 
@@ -133,9 +140,11 @@ def fit(
 
     Args:
         gradient: a function like `plain`, as a `jax.tree_util.Partial`; its key is another at every step.
+        step: what takes a step, by default this process alone.
     """
+    taken = step or _step
     for rows in rows_of_steps(len(pixels), schedule, key, int(state.step)):
-        state, loss = _step(state, pixels[rows], labels[rows], schedule, key, gradient)
+        state, loss = taken(state, pixels[rows], labels[rows], schedule, key, gradient)
         yield state, loss
 
 
@@ -160,13 +169,29 @@ def _step(
     key: PRNGKeyArray,
     gradient: Gradient,
 ) -> tuple[State, Float[Array, ""]]:
+    loss, slope = loss_and_slope(state, pixels, labels, key, gradient)
+    return after_slope(state, slope, schedule), loss
+
+
+def loss_and_slope(
+    state: State,
+    pixels: UInt8[Array, "n h w c"],
+    labels: Int32[Array, " n"],
+    key: PRNGKeyArray,
+    gradient: Gradient,
+) -> tuple[Float[Array, ""], Any]:
+    """What a step from this state follows."""
+    _, drawing = jax.random.split(key)
+    return gradient(state.net, pixels, labels, jax.random.fold_in(drawing, state.step), state.step)
+
+
+def after_slope(state: State, slope: Any, schedule: Schedule) -> State:
+    """The state after a step along the slope."""
     # A tree to optax, whose types know of no modules.
     parameters: Any = state.net
-    _, drawing = jax.random.split(key)
-    loss, slope = gradient(parameters, pixels, labels, jax.random.fold_in(drawing, state.step), state.step)
     updates, optimizer = _optimizer(schedule).update(slope, state.optimizer, parameters)
     trained: Any = optax.apply_updates(parameters, updates)
-    return State(_held(state.net, trained), optimizer, state.step + 1), loss
+    return State(_held(state.net, trained), optimizer, state.step + 1)
 
 
 def _held(before: Net, after: Net) -> Net:

@@ -26,6 +26,7 @@ def repair(settings: Anti, net: Net, clean: ImageSet, run: Run) -> Repair:
     layer = prunable(net)[:2][-1]
     order = descending(mean_activations(net, batches(clean, "activations", run.report), layer))
     chance = float(np.unique(np.asarray(clean.labels), return_counts=True)[1].max()) / len(clean)
+    # Every process counts the same images: the shares are those of one.
     number = channels_to_lose(curve(net, sampled(clean, _SAMPLED), order, layer), chance)
     if number is None:
         raise InputError(

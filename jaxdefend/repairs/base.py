@@ -1,7 +1,7 @@
 """What repairs share: held-out images, channels to prune, the best epoch, runs that go on where they were stopped."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +14,7 @@ from jaxtyping import Int, Int32, PRNGKeyArray, UInt8
 from jaxdefend import InputError
 from jaxdefend.datasets.images import ArrayImages, ImageSet, as_images, cut, labelled
 from jaxdefend.nets.batches import batches, padded
+from jaxdefend.nets.devices import place, tree_of_first
 from jaxdefend.nets.inference import predictions
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.resuming import same_run
@@ -129,7 +130,10 @@ def repaired(settings: Method, net: Net, clean: Any, seed: int, report: Report, 
         digests = {"net": _net_digest(net), "images": _images_digest(images)}
         same_run(saved, {"method": name, **asked, "seed": seed, **digests})
     module = import_module(f"{__package__}.{name.replace('-', '_')}")
-    return module.repair(settings, net, images, Run(seed, report, saved))
+    made = module.repair(settings, net, images, Run(seed, report, saved))
+    # Machines differ in the last bits, and a choice may hang on one: what process 0 has made is what all go on with.
+    first = tree_of_first((made.net, made.b0, made.cells))
+    return made if place()[0] == 0 else replace(made, net=first[0], b0=first[1], cells=first[2])
 
 
 def method_name(settings: Method) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int32, Num, PRNGKeyArray
 from jaxdefend.datasets.images import ImageSet
 from jaxdefend.nets.graph import Graph
 from jaxdefend.nets.net import Net
-from jaxdefend.nets.training import mean_and_gradient
+from jaxdefend.nets.training import Mean, mean_and_gradient
 from jaxdefend.repairs import Distill
 from jaxdefend.repairs.base import Repair, Run, by_content, split
 from jaxdefend.repairs.tuning import Tuning, tuned_repair
@@ -36,7 +36,7 @@ def repair(settings: Distill, net: Net, clean: ImageSet, run: Run) -> Repair:
     Li et al. 2021 (NAD) for doing so against backdoors, their teacher being fine-tuned; Zhong et al. 2020 (Random
     Erasing) for the boxes, theirs being one and opaque.
     """
-    tuning = Tuning(net, Partial(of_covered_images, net), complete=1.0)
+    tuning = Tuning(net, Partial(of_covered_images, net), complete=1.0, is_shared=True)
     return tuned_repair(settings, tuning, net, split(settings, by_content(clean), run.seed), run)
 
 
@@ -58,13 +58,14 @@ def of_covered_images(
     labels: Int32[Array, " n"],
     key: PRNGKeyArray,
     step: Int32[Array, ""],
+    mean: Mean = mean_and_gradient,
 ) -> tuple[Float[Array, ""], Any]:
     """Distance from the teacher's features, and its gradient; three in four images are covered; labels do not count."""
     covered = jax.vmap(with_boxes)(pixels, jax.random.split(key, len(pixels)))
     rows = jnp.arange(len(pixels))[:, None, None, None]
     seen = jnp.where(rows % 4 == 0, pixels, covered)
     layer = compared_layer(net.graph)
-    return mean_and_gradient(distances, net, seen, teacher.features(pixels, (layer,))[layer])
+    return mean(distances, net, seen, teacher.features(pixels, (layer,))[layer])
 
 
 def distances(net: Net, pixels: Num[Array, "n h w c"], targets: Float[Array, "n ..."]) -> Float[Array, " n"]:

@@ -15,4 +15,5 @@ def repair(settings: FinePrune, net: Net, clean: ImageSet, run: Run) -> Repair:
     parts = split(settings, clean, run.seed)
     channels, amount = channels_to_train_without(settings, net, clean, run.report)
     gradient = held_at_zero(net, amount["layer"], channels)
-    return tuned_repair(settings, Tuning(net.pruned(amount["layer"], channels), gradient), net, parts, run, amount)
+    tuning = Tuning(net.pruned(amount["layer"], channels), gradient, is_shared=True)
+    return tuned_repair(settings, tuning, net, parts, run, amount)

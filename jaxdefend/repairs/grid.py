@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray, UInt8
 
 from jaxdefend.datasets.images import ImageSet
 from jaxdefend.nets.batches import batches
-from jaxdefend.nets.devices import sharded
+from jaxdefend.nets.devices import gathered, own_rows, sharded
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.resuming import latest, save
 from jaxdefend.nets.training import Labels, Pixels, Schedule, losses, mean_and_gradient, rate, rows_of_steps
@@ -52,7 +52,7 @@ class State(NamedTuple):
 
 def repair(settings: Grid, net: Net, clean: ImageSet, run: Run) -> Repair:
     """Fine-pruning and magnitude pruning at every fraction and learning rate; the cell that recognises most of the
-    held-out images."""
+    held-out images. Several processes share the cells."""
     parts = split(settings, clean, run.seed)
     layer = checked_layer(net, settings.layer)
     order = ascending(mean_activations(net, batches(clean, "activations", run.report), layer))
@@ -64,17 +64,17 @@ def repair(settings: Grid, net: Net, clean: ImageSet, run: Run) -> Repair:
     ]
     schedule = Schedule(settings.epochs * parts.passes, parts.batch, 1.0)
     kept = latest(run.saved, logged(settings, begun(net, cells, layer, order)))
-    states = trained(kept.state, cells, parts.pixels, parts.labels, schedule, parts.key)
+    n, own = len(cells), own_rows(len(cells), "cells")
+    states = trained(of_rows(kept.state, own), cells[own], parts.pixels, parts.labels, schedule, parts.key)
     # A cell may diverge, as long as another does not.
-    least = ((after, np.nanmin(np.append(loss, np.inf))) for after, loss in states)
+    least = ((after, np.nanmin(np.append(gathered(loss, n), np.inf))) for after, loss in states)
     for after, epoch, loss in epochs_of(settings, least, int(kept.step), parts.passes, run.report):
-        kept = kept.after(epoch, after, loss)
+        kept = kept.after(epoch, of_all(after, n), loss)
         save(run.saved, kept)
         say(run.report, settings, epoch, parts.passes, f"least loss {loss:.4f}")
-    found = [
-        GridCell(*cell, each, recognised(each, parts.held_out))
-        for cell, each in zip(cells, nets(kept.state, cells), strict=True)
-    ]
+    made = nets(kept.state, cells)
+    correct = gathered(np.array([recognised(each, parts.held_out) for each in made[own]]), n)
+    found = [GridCell(*cell, each, count) for cell, each, count in zip(cells, made, correct.tolist(), strict=True)]
     chosen = int(np.argmax([cell.held_out for cell in found]))
     decided = {"layer": layer, "epochs": settings.epochs, "batch": parts.batch, "chosen": chosen}
     return Repair("grid", settings, found[chosen].net, decided, history=kept.history, cells=tuple(found))
@@ -107,6 +107,20 @@ def trained(
             state = state._replace(masks=_masked_anew(state, last, schedule.steps))
         state, loss = _step(state, peaks, pixels[rows], labels[rows], schedule)
         yield state, loss
+
+
+def of_rows(state: State, rows: slice) -> State:
+    """Some of the cells."""
+    if rows == slice(0, len(jax.tree.leaves(state.masks)[0])):
+        return state
+    found: tuple[Any, ...] = jax.tree.map(lambda array: jnp.asarray(array[rows]), tuple(state[:-1]))
+    return State(found[0], found[1], found[2], state.step)
+
+
+def of_all(state: State, n: int) -> State:
+    """All `n` cells, of which every process has some."""
+    found, optimizer, masks = gathered((state.nets, state.optimizer, state.masks), n)
+    return State(found, optimizer, masks, state.step)
 
 
 def nets(state: State, cells: Sequence[Cell]) -> list[Net]:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Int32, Num, PRNGKeyArray
 from jaxdefend import InputError
 from jaxdefend.datasets.images import ImageSet
 from jaxdefend.nets.net import Net
-from jaxdefend.nets.training import losses, mean_and_gradient
+from jaxdefend.nets.training import Mean, losses, mean_and_gradient
 from jaxdefend.repairs import Iterative
 from jaxdefend.repairs.base import Repair, Run, channels_to_train_without, split
 from jaxdefend.repairs.tuning import Tuning, tuned
@@ -79,7 +79,7 @@ def gradually(net: Net, pruned: Partial) -> Tuning:
     def repaired(net: Net, step: int) -> Net:
         return _pruned(pruned, net, jnp.int32(step))
 
-    return Tuning(net, Partial(_of_pruned, pruned), repaired, COMPLETE)
+    return Tuning(net, Partial(_of_pruned, pruned), repaired, COMPLETE, is_shared=True)
 
 
 @jax.jit
@@ -94,8 +94,9 @@ def _of_pruned(
     labels: Int32[Array, " n"],
     key: PRNGKeyArray,
     step: Int32[Array, ""],
+    mean: Mean = mean_and_gradient,
 ) -> tuple[Float[Array, ""], Any]:
     """Loss and gradient of the pruned net; no gradient where it is zero."""
     rest, back = jax.vjp(lambda net: pruned(net, step), net)
-    loss, slope = mean_and_gradient(losses, rest, pixels, labels)
+    loss, slope = mean(losses, rest, pixels, labels)
     return loss, back(slope)[0]

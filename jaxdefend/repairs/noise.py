@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int32, Num, PRNGKeyArray
 
 from jaxdefend.datasets.images import ImageSet
 from jaxdefend.nets.net import Net
-from jaxdefend.nets.training import losses, mean_and_gradient
+from jaxdefend.nets.training import Mean, losses, mean_and_gradient
 from jaxdefend.repairs import Noise
 from jaxdefend.repairs.base import Repair, Run, channels_to_train_without, split
 from jaxdefend.repairs.tuning import Tuning, held_at_zero, tuned_repair
@@ -30,17 +30,22 @@ def repair(settings: Noise, net: Net, clean: ImageSet, run: Run) -> Repair:
     parts = split(settings, clean, run.seed)
     channels, amount = channels_to_train_without(settings, net, clean, run.report)
     gradient = held_at_zero(net, amount["layer"], channels, Partial(of_noisy_images))
-    tuning = Tuning(net.pruned(amount["layer"], channels), gradient)
+    tuning = Tuning(net.pruned(amount["layer"], channels), gradient, is_shared=True)
     return tuned_repair(settings, tuning, net, parts, run, amount)
 
 
 def of_noisy_images(
-    net: Net, pixels: Num[Array, "n h w c"], labels: Int32[Array, " n"], key: PRNGKeyArray, step: Int32[Array, ""]
+    net: Net,
+    pixels: Num[Array, "n h w c"],
+    labels: Int32[Array, " n"],
+    key: PRNGKeyArray,
+    step: Int32[Array, ""],
+    mean: Mean = mean_and_gradient,
 ) -> tuple[Float[Array, ""], Any]:
     """Loss and gradient of the images, half of them with noise: a `nets.training.Gradient`."""
     noisy = jax.vmap(with_squares)(pixels, jax.random.split(key, len(pixels)))
     rows = jnp.arange(len(pixels))[:, None, None, None]
-    return mean_and_gradient(losses, net, jnp.where(rows % 2 == 0, noisy, pixels), labels)
+    return mean(losses, net, jnp.where(rows % 2 == 0, noisy, pixels), labels)
 
 
 def with_squares(pixels: Num[Array, "h w c"], key: PRNGKeyArray) -> Float[Array, "h w c"]:

@@ -12,9 +12,11 @@ from jaxtyping import Array, Float, Int, Int32, Num, PRNGKeyArray
 
 from jaxdefend import TrainingDiverged
 from jaxdefend.nets import kinds
+from jaxdefend.nets.devices import place
 from jaxdefend.nets.net import Net
+from jaxdefend.nets.parallel import shared_step
 from jaxdefend.nets.resuming import latest, save
-from jaxdefend.nets.training import PLAIN, Schedule, State, fit, started
+from jaxdefend.nets.training import PLAIN, Mean, Schedule, State, fit, mean_and_gradient, started
 from jaxdefend.repairs.base import Epoch, Repair, Run, Split, doubts_about_repair, method_name, recognised
 from jaxdefend.results.progress import Progress, Report
 from jaxdefend.results.rates import Rate
@@ -33,12 +35,15 @@ class Tuning(NamedTuple):
         repaired: the repaired net, of the trained one and the number of steps.
         complete: the share of the steps after which `repaired` is a repair; before, the backdoor may be there still,
             and no clean image tells.
+        is_shared: whether the processes of a run share each step's images, of a gradient that takes a `mean`; else
+            each of them trains on all.
     """
 
     start: Net
     gradient: Partial = PLAIN
     repaired: Callable[[Net, int], Net] = _as_it_is
     complete: float = 0.5
+    is_shared: bool = False
 
 
 def held_at_zero(net: Net, layer: str, channels: Int[np.ndarray, " k"], gradient: Partial = PLAIN) -> Partial:
@@ -62,8 +67,9 @@ def _of_the_rest(
     labels: Int32[Array, " n"],
     key: PRNGKeyArray,
     step: Int32[Array, ""],
+    mean: Mean = mean_and_gradient,
 ) -> tuple[Float[Array, ""], Any]:
-    loss, slope = gradient(net, pixels, labels, key, step)
+    loss, slope = gradient(net, pixels, labels, key, step, mean=mean)
     return loss, jax.tree.map(jnp.multiply, slope, rest)
 
 
@@ -102,7 +108,8 @@ def tuned(settings: Any, tuning: Tuning, net: Net, parts: Split, run: Run, epoch
     start = jax.device_get(tuning.start)
     nothing_known = np.full(epochs, np.nan, np.float32), np.full(epochs, -1, np.int32)
     kept = latest(run.saved, Kept(begun, start, np.int32(0), np.int32(-1), start, *nothing_known))
-    states = fit(kept.training, parts.pixels, parts.labels, schedule, parts.key, tuning.gradient)
+    step = shared_step if tuning.is_shared and place()[1] > 1 else None
+    states = fit(kept.training, parts.pixels, parts.labels, schedule, parts.key, tuning.gradient, step)
     n = len(parts.held_out)
     for training, epoch, loss in epochs_of(settings, states, int(kept.step), parts.passes, run.report):
         found = jax.device_get(tuning.repaired(training.net, int(training.step)))

@@ -12,7 +12,7 @@ from jaxdefend import InputError
 from jaxdefend.datasets.images import ImageSet
 from jaxdefend.datasets.inverted import InvertedTrigger
 from jaxdefend.nets.net import Net
-from jaxdefend.nets.training import losses, mean_and_gradient
+from jaxdefend.nets.training import Mean, losses, mean_and_gradient
 from jaxdefend.repairs import Unlearn
 from jaxdefend.repairs.base import Repair, Run, split
 from jaxdefend.repairs.tuning import Tuning, tuned_repair
@@ -39,7 +39,7 @@ def repair(settings: Unlearn, net: Net, clean: ImageSet, run: Run) -> Repair:
     parts = split(settings, clean, run.seed)
     gradient = Partial(of_images_with_triggers, np.float32(settings.share), masks, patterns)
     amount = {"share": settings.share, "triggers": [repr(each) for each in inverted]}
-    return tuned_repair(settings, Tuning(net, gradient), net, parts, run, amount)
+    return tuned_repair(settings, Tuning(net, gradient, is_shared=True), net, parts, run, amount)
 
 
 def of_images_with_triggers(
@@ -51,6 +51,7 @@ def of_images_with_triggers(
     labels: Int32[Array, " n"],
     key: PRNGKeyArray,
     step: Int32[Array, ""],
+    mean: Mean = mean_and_gradient,
 ) -> tuple[Float[Array, ""], Any]:
     """Loss and gradient of the images, `share` of them under one of the triggers: a `nets.training.Gradient`."""
     n = len(pixels)
@@ -59,6 +60,4 @@ def of_images_with_triggers(
     covered = jnp.rint(pixels * (1 - cover) + cover * jnp.asarray(patterns)[chosen])
     # At least one image of each step; they are in random order.
     rows = jnp.arange(n)[:, None, None, None]
-    return mean_and_gradient(
-        losses, net, jnp.where(rows < jnp.maximum(jnp.rint(share * n), 1), covered, pixels), labels
-    )
+    return mean(losses, net, jnp.where(rows < jnp.maximum(jnp.rint(share * n), 1), covered, pixels), labels)

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxdefend import InputError
 from jaxdefend.datasets.images import ImageSet
+from jaxdefend.nets.devices import of_first, place
 from jaxdefend.nets.keras_files import read_model, write_model
 from jaxdefend.nets.net import Net
 from jaxdefend.reports.comparison import NetScores
@@ -31,11 +32,12 @@ class Detected:
 
 
 class Cells:
-    """What was computed, by key, in a folder; without one, nothing is kept."""
+    """What was computed, by key, in a folder; without one, nothing is kept. Of several processes, all compute what
+    process 0 has not kept."""
 
     def __init__(self, folder: Path | None):
         self._folder = folder
-        if folder is not None:
+        if folder is not None and place()[0] == 0:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -49,7 +51,7 @@ class Cells:
 
     def array(self, key: object, compute: Any) -> np.ndarray:
         path = self._path(key, ".npz")
-        kept = _read(path)
+        kept = of_first(_read(path))
         if kept is not None and "answers" in kept:
             return kept["answers"]
         found = np.asarray(compute())
@@ -59,18 +61,14 @@ class Cells:
     def repair(self, key: object, net: Net, compute: Any) -> tuple[Net, str, float]:
         """The repaired net, its GoodNet's rule, and the seconds that it took."""
         path, told = self._path(key, ".h5"), self._path(key, ".json")
-        if path is not None and told is not None and path.exists() and told.exists():
-            try:
-                record = json.loads(told.read_text(encoding="utf-8"))
-                fixed = net.with_weights(read_model(path).net.weights)
-                return fixed, str(record["rule"]), float(record["seconds"])
-            except (InputError, OSError, ValueError, KeyError):
-                pass  # A damaged cell is computed again.
+        kept = of_first(_read_repair(net, path, told))
+        if kept is not None:
+            return net.with_weights(kept[0]), kept[1], kept[2]
         saved = self._path(key, ".run")
         began = perf_counter()
         result = compute(saved)
         seconds = perf_counter() - began
-        if path is not None and told is not None:
+        if path is not None and told is not None and place()[0] == 0:
             write_model(result.net, path)
             with replacing(told) as temporary:
                 temporary.write_text(json.dumps({"rule": result.rule, "seconds": round(seconds, 3)}), encoding="utf-8")
@@ -82,7 +80,7 @@ class Cells:
         """Those that are missing are computed together, since they share measures."""
         found = {}
         for name, key in keys.items():
-            kept = _read(self._path(key, ".npz"))
+            kept = of_first(_read(self._path(key, ".npz")))
             if kept is not None and "threshold" in kept:
                 scores = {of.removeprefix("scores_"): kept[of] for of in kept if of.startswith("scores_")}
                 found[name] = Detected(float(kept["threshold"]), scores, float(kept["seconds"]))
@@ -98,6 +96,18 @@ class Cells:
         return found
 
 
+def _read_repair(net: Net, path: Path | None, told: Path | None) -> tuple[Any, str, float] | None:
+    """The weights, the rule and the seconds of a cell; a damaged one is as good as none."""
+    if path is None or told is None or not (path.exists() and told.exists()):
+        return None
+    try:
+        record = json.loads(told.read_text(encoding="utf-8"))
+        fixed = net.with_weights(read_model(path).net.weights)
+        return fixed.weights, str(record["rule"]), float(record["seconds"])
+    except (InputError, OSError, ValueError, KeyError):
+        return None
+
+
 def _read(path: Path | None) -> dict[str, np.ndarray] | None:
     """A damaged cell is as good as none."""
     if path is None or not path.exists():
@@ -110,7 +120,7 @@ def _read(path: Path | None) -> dict[str, np.ndarray] | None:
 
 
 def _write(path: Path | None, arrays: Mapping[str, Any]) -> None:
-    if path is not None:
+    if path is not None and place()[0] == 0:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
 

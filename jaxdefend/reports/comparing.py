@@ -12,9 +12,8 @@ from jaxdefend import InputError
 from jaxdefend.datasets.images import ArrayImages, ImageSet, as_images, labelled, poisoned_sets
 from jaxdefend.detectors import Detector, calibrate, evaluate
 from jaxdefend.detectors.base import module_of, name_of, parts_of
-from jaxdefend.nets.batches import batches
 from jaxdefend.nets.goodnet import goodnet_labels
-from jaxdefend.nets.inference import predictions
+from jaxdefend.nets.inference import predicted
 from jaxdefend.nets.net import Net
 from jaxdefend.repairs import Method
 from jaxdefend.reports.cells import Cells, Detected, key_of, of_images, of_net
@@ -150,7 +149,7 @@ def _answers(scene: _Scene, key: str, net: Net) -> dict[str, Int[np.ndarray, " n
     return {
         name: scene.cells.array(
             ("answers", own, scene.digests[name]),
-            lambda name=name, images=images: predictions(net, batches(images, f"{what}, {name}", scene.report))[0],
+            lambda name=name, images=images: predicted(net, images, f"{what}, {name}", scene.report)[0],
         )
         for name, images in scene.sets.items()
     }

@@ -2,15 +2,16 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from helpers import ENVIRONMENT, random_net, random_pixels, refused, write_official
+from together import together
 
 from jaxdefend.cli import runtime
+from jaxdefend.nets.devices import alone, gathered, of_first, own_rows, place, told, tree_of_first
 from jaxdefend.nets.keras_files import write_model
 
 N = 37
@@ -57,12 +58,6 @@ def test_the_same_counts_on_1_2_and_8_devices():
     assert found[0] == found[1] == found[2]
 
 
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
@@ -74,30 +69,11 @@ def world(tmp_path_factory):
 
 
 def run_of(processes, folder, name, *arguments):
-    """JSON that `processes` processes of a command leave together, and what each of them says."""
+    """JSON that `processes` processes of a command leave together, and what the first prints."""
     out = f"{name}_{processes}"
-    address = f"127.0.0.1:{free_port()}"
-    together = [
-        [] if processes == 1 else ["--coordinator", address, "--processes", str(processes), "--process", str(process)]
-        for process in range(processes)
-    ]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", f"jaxdefend.{name}", "net.h5", *arguments, "--out", out, *more],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-            # As on two hosts, one of which has more devices.
-            env=ENVIRONMENT | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(1 + process)},
-        )
-        for process, more in enumerate(together)
-    ]
-    said = [process.communicate(timeout=600) for process in running]
-    assert [process.returncode for process in running] == [0] * processes, said
-    assert said[1:] == [("", "")] * (processes - 1)
+    printed, _ = together(processes, name, "net.h5", *arguments, "--out", out, cwd=folder)
     record = json.loads((folder / out / f"{name}.json").read_text())
-    return {key: value for key, value in record.items() if key not in ("command", "device", "seconds")}, said[0][0]
+    return {key: value for key, value in record.items() if key not in ("command", "device", "seconds")}, printed
 
 
 @pytest.mark.slow
@@ -148,3 +124,11 @@ def test_a_container_s_share_of_cpu_time_counts_as_cores(tmp_path, quota, most):
 )
 def test_processes_that_cannot_meet(options, said, tmp_path):
     assert said in refused("sweep", "net.h5", *options, cwd=tmp_path)
+
+
+def test_one_process_alone_has_everything():
+    values = np.arange(5.0)
+    with alone():
+        assert place() == (0, 1) and own_rows(5) == slice(0, 5)
+        assert gathered(values, 5) is values and tree_of_first([values])[0] is values
+    assert told("all") == ["all"] and of_first("mine") == "mine"

@@ -85,7 +85,7 @@ def test_nothing_is_computed_twice(made, folder, found, monkeypatch):
     def never(*arguments, **more):
         raise AssertionError("computed again")
 
-    for name in ("predictions", "calibrate", "evaluate"):
+    for name in ("predicted", "calibrate", "evaluate"):
         monkeypatch.setattr(comparing, name, never)
     monkeypatch.setattr(FinePrune, "__call__", never)
     monkeypatch.setattr(Prune, "__call__", never)
