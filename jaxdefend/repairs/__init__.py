@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxdefend.repairs.base import Repair
 
 Optimizer = Literal["adam", "adamw", "sgd"]
+Statistics = Literal["kept", "measured"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,16 @@ def _optimizer() -> Any:
     )
 
 
+def _statistics() -> Any:
+    return setting(
+        "kept",
+        "means and variances of batch normalizations: kept as they are, or measured on the clean images after each epoch",
+        metavar="NAME",
+        accepts=lambda name: name in ("kept", "measured"),
+        expected="kept or measured",
+    )
+
+
 @dataclass(frozen=True)
 class _Pruning(Method):
     """What prunes the channels of one convolution in the order of their activation: how many of them."""
@@ -131,6 +142,7 @@ class FinePrune(_Pruning):
     learning_rate: float = _rate(5e-3)
     batch: int = _batch(128)
     optimizer: Optimizer = _optimizer()
+    statistics: Statistics = _statistics()
 
 
 @dataclass(frozen=True)
@@ -144,6 +156,7 @@ class Noise(_Pruning):
     learning_rate: float = _rate(5e-3)
     batch: int = _batch(128, least=2)
     optimizer: Optimizer = _optimizer()
+    statistics: Statistics = _statistics()
 
 
 @dataclass(frozen=True)
@@ -158,6 +171,7 @@ class Iterative(_Pruning):
     learning_rate: float = _rate(5e-3)
     batch: int = _batch(128)
     optimizer: Optimizer = _optimizer()
+    statistics: Statistics = _statistics()
     b0: int | None = setting(None, "channels that B0 lacks, or a few more", **whole(1), shown="no B0")
 
 
@@ -172,6 +186,7 @@ class Magnitude(Method):
     learning_rate: float = _rate(5e-3)
     batch: int = _batch(128)
     optimizer: Optimizer = _optimizer()
+    statistics: Statistics = _statistics()
 
 
 @dataclass(frozen=True)
@@ -185,6 +200,7 @@ class FtSam(Method):
     learning_rate: float = _rate(5e-3)
     batch: int = _batch(128)
     optimizer: Optimizer = _optimizer()
+    statistics: Statistics = _statistics()
 
 
 @dataclass(frozen=True)
@@ -198,6 +214,7 @@ class Ibau(Method):
     learning_rate: float = _rate(1e-3)
     batch: int = _batch(128)
     optimizer: Optimizer = _optimizer()
+    statistics: Statistics = _statistics()
 
 
 @dataclass(frozen=True)
@@ -269,6 +286,7 @@ class Unlearn(Method):
     learning_rate: float = _rate(1e-3)
     batch: int = _batch(128, least=2)
     optimizer: Optimizer = _optimizer()
+    statistics: Statistics = _statistics()
 
 
 @dataclass(frozen=True)

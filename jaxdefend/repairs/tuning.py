@@ -10,10 +10,12 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Int32, Num, PRNGKeyArray
 
-from jaxdefend import TrainingDiverged
+from jaxdefend import InputError, TrainingDiverged
+from jaxdefend.datasets.images import ArrayImages
 from jaxdefend.nets import kinds
 from jaxdefend.nets.devices import place
 from jaxdefend.nets.net import Net
+from jaxdefend.nets.normalizing import normalizations, with_statistics_of
 from jaxdefend.nets.parallel import shared_step
 from jaxdefend.nets.resuming import latest, save
 from jaxdefend.nets.training import PLAIN, Mean, Schedule, State, fit, mean_and_gradient, started
@@ -101,8 +103,14 @@ class Tuned(NamedTuple):
 
 
 def tuned(settings: Any, tuning: Tuning, net: Net, parts: Split, run: Run, epoch_of_b0: int = 0) -> Tuned:
-    """The epoch that recognises most of the held-out images, the latest on a tie, of those in which it is complete."""
+    """The epoch that recognises most of the held-out images, the latest on a tie, of those in which it is complete.
+
+    Raises: InputError if the statistics of batch normalizations are to be measured and there are none.
+    """
     epochs = settings.epochs
+    measures = getattr(settings, "statistics", "kept") == "measured"
+    if measures and not normalizations(net):
+        raise InputError("statistics measured: this net has no batch normalization; leave statistics out")
     schedule = Schedule(epochs * parts.passes, parts.batch, settings.learning_rate, settings.optimizer)
     begun = started(tuning.start, schedule)
     start = jax.device_get(tuning.start)
@@ -113,6 +121,8 @@ def tuned(settings: Any, tuning: Tuning, net: Net, parts: Split, run: Run, epoch
     n = len(parts.held_out)
     for training, epoch, loss in epochs_of(settings, states, int(kept.step), parts.passes, run.report):
         found = jax.device_get(tuning.repaired(training.net, int(training.step)))
+        if measures:
+            found = with_statistics_of(found, ArrayImages(parts.pixels))
         correct = recognised(found, parts.held_out)
         losses, held_out = np.array(kept.losses), np.array(kept.held_out)
         losses[epoch - 1], held_out[epoch - 1] = loss, correct
@@ -128,6 +138,7 @@ def tuned(settings: Any, tuning: Tuning, net: Net, parts: Split, run: Run, epoch
     notes = doubts_about_repair(settings, net, len(parts.pixels) + n, before, after, "held-out images")
     chosen = training_settings(settings) | {
         "optimizer": settings.optimizer,
+        **({"statistics": settings.statistics} if hasattr(settings, "statistics") else {}),
         "epoch": int(kept.epoch),
         **held_out_accuracy(int(kept.correct), n),
     }

@@ -3,11 +3,16 @@
 import jax
 import numpy as np
 import pytest
-from small import small_images, small_net
+from helpers import random_net
+from small import CLASSES, SHAPE, small_images, small_net, small_pixels
 
-from jaxdefend import TrainingDiverged
-from jaxdefend.repairs import Distill, FinePrune, Noise, Prune, tuning
-from jaxdefend.repairs.base import doubts_about_repair
+from jaxdefend import InputError, TrainingDiverged
+from jaxdefend.datasets.images import ArrayImages
+from jaxdefend.nets.graph import Graph, Layer
+from jaxdefend.nets.kinds import Activation, BatchNormalization, Conv2D, Dense, Flatten, InputLayer
+from jaxdefend.nets.normalizing import with_statistics_of
+from jaxdefend.repairs import Distill, FinePrune, FtSam, Iterative, Noise, Prune, tuning
+from jaxdefend.repairs.base import doubts_about_repair, split
 from jaxdefend.results.rates import Rate
 
 
@@ -96,3 +101,41 @@ def test_a_diverged_training_leaves_the_last_good_epoch(tmp_path, monkeypatch):
     with pytest.raises(TrainingDiverged, match=r"learning rate 0\.005: training diverged in epoch 2"):
         FinePrune(epochs=2, batch=8, channels=2)(small_net(), small_images(), saved=tmp_path / "run")
     assert (tmp_path / "run" / "2").is_dir() and not (tmp_path / "run" / "4").exists()
+
+
+NORMALIZED = Graph(
+    (
+        Layer("images", InputLayer(SHAPE)),
+        Layer("conv", Conv2D(6, (3, 3)), ("images",)),
+        Layer("norm", BatchNormalization(), ("conv",)),
+        Layer("relu", Activation("relu"), ("norm",)),
+        Layer("flat", Flatten(), ("relu",)),
+        Layer("answer", Dense(CLASSES), ("flat",)),
+    ),
+    "answer",
+)
+
+
+@pytest.mark.parametrize("method", [FinePrune, Iterative, FtSam])
+def test_statistics_are_kept_or_measured(method):
+    net, pixels = random_net(graph=NORMALIZED), small_pixels(40)
+    labels = net(pixels).argmax(axis=1).astype(np.int32)
+    labels[:CLASSES] = np.arange(CLASSES)
+    few = {"epochs": 2, "batch": 16, "learning_rate": 1e-3} | ({} if method is FtSam else {"channels": 1})
+    kept, measured = (method(**few, statistics=which)(net, (pixels, labels)) for which in ("kept", "measured"))
+    before = net.weights["norm"]["moving_mean"]
+    alive = kept.net.weights["norm"]["gamma"] != 0
+    np.testing.assert_array_equal(kept.net.weights["norm"]["moving_mean"][alive], before[alive])
+    assert (kept.chosen["statistics"], measured.chosen["statistics"]) == ("kept", "measured")
+
+    parts = split(method(**few), ArrayImages(pixels, labels), 0)
+    expected = with_statistics_of(measured.net, ArrayImages(parts.pixels))
+    for name in ("moving_mean", "moving_variance"):
+        found = measured.net.weights["norm"][name]
+        np.testing.assert_allclose(found, expected.weights["norm"][name], rtol=1e-4, atol=1e-4)
+    assert np.abs(measured.net.weights["norm"]["moving_mean"] - before).max() > 1e-3
+
+
+def test_a_net_without_batch_normalization_has_no_statistics_to_measure():
+    with pytest.raises(InputError, match="statistics measured: this net has no batch normalization"):
+        FinePrune(epochs=1, batch=8, channels=1, statistics="measured")(small_net(), small_images())
