@@ -143,12 +143,11 @@ def _one(
 
     began = perf_counter()
     file = file_findings(path_of(model))
-    asked = _asked(options)
+    net, clean = _opened(model, file, options), None
+    asked = _asked(options, net)
     if earlier := _earlier(folder / "audit.json", file, asked):
         terminal.note(f"{model}: audited before, in {folder}")
         return earlier
-    net = _opened(model, file, options)
-    clean = None
     if options.clean:
         net, clean = _with_clean(net, options.clean, report)
     with inputs.scale_option(), options_of.options_named(["frr"]):
@@ -201,12 +200,20 @@ def _write_triggers(found: "Audit", folder: Path) -> dict[int, str]:
     return {label: f"triggers/class_{label}.h5" for label in found.triggers}
 
 
-def _asked(options: argparse.Namespace) -> dict[str, Any]:
-    """What an audit depends on beside the file."""
-    from jaxdefend import __version__
+def _asked(options: argparse.Namespace, net: "Net") -> dict[str, Any]:
+    """What an audit depends on beside the file; the clean images by what they show."""
+    from hashlib import sha256
 
-    names = ("clean", "frr", "seed", "input_scale", "architecture")
-    return {name: getattr(options, name) for name in names} | {"version": __version__}
+    from jaxdefend import __version__
+    from jaxdefend.audits.carriers import images_for
+    from jaxdefend.datasets.files import open_images
+
+    names = ("frr", "seed", "input_scale", "architecture")
+    asked = {name: getattr(options, name) for name in names} | {"clean_sha256": None, "version": __version__}
+    if options.clean:
+        images = open_images(inputs.expanded(options.clean), shape=net.image_shape, labelled=False)
+        asked["clean_sha256"] = sha256(images_for(net.image_shape, images)[0].tobytes()).hexdigest()
+    return asked
 
 
 def _earlier(path: Path, file: "FileFacts", asked: dict[str, Any]) -> dict[str, Any] | None:

@@ -99,7 +99,7 @@ def _optimizer() -> Any:
 def _statistics() -> Any:
     return setting(
         "kept",
-        "means and variances of batch normalizations: kept as they are, or measured on the clean images after each epoch",
+        "means and variances of batch normalizations: kept, or measured on the clean images after every epoch",
         metavar="NAME",
         accepts=lambda name: name in ("kept", "measured"),
         expected="kept or measured",

@@ -1,7 +1,7 @@
 """What repairs share: held-out images, channels to prune, the best epoch, runs that go on where they were stopped."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -126,7 +126,7 @@ def repaired(settings: Method, net: Net, clean: Any, seed: int, report: Report, 
     images = labelled(as_images(clean, net.image_shape), "clean images", net.classes)
     name, seed = method_name(settings), checked_seed(seed)
     if saved is not None:
-        asked = {key: None if value is None else str(value) for key, value in asdict(settings).items()}
+        asked = {field.name: _said(getattr(settings, field.name)) for field in fields(settings)}
         digests = {"net": _net_digest(net), "images": _images_digest(images)}
         same_run(saved, {"method": name, **asked, "seed": seed, **digests})
     module = import_module(f"{__package__}.{name.replace('-', '_')}")
@@ -141,6 +141,15 @@ def method_name(settings: Method) -> str:
     if isinstance(settings, Grid):
         return "grid"
     return next((name for name, kind in METHODS.items() if kind is type(settings)), type(settings).__name__.lower())
+
+
+def _said(value: Any) -> str | None:
+    """A setting, for comparison with that of a run that was saved; files by what is in them."""
+    if isinstance(value, tuple):
+        return " ".join(str(_said(each)) for each in value)
+    if isinstance(value, str | Path) and Path(value).is_file():
+        return sha256(Path(value).read_bytes()).hexdigest()
+    return None if value is None else str(value)
 
 
 def _net_digest(net: Net) -> str:

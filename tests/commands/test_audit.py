@@ -84,6 +84,13 @@ def test_clean_pictures_need_no_labels(models, tmp_path, few_marks):
     assert done.returncode in (0, 1), done.stderr
     assert json.loads((tmp_path / "out/audit.json").read_text())["carriers"]["kind"] == "clean images"
 
+    # What has been audited is the same by what the images show, wherever they lie.
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    words = ("audit", models / "net_0.h5", "--clean", tmp_path / "moved", "--out", tmp_path / "out")
+    assert "audited before" in command(*words).stderr
+    Image.new("RGB", (10, 12)).save(tmp_path / "moved/holiday a.png")
+    assert "audited before" not in command(*words).stderr
+
 
 def test_a_report_shows_it(models, tmp_path, few_marks):
     done = command("audit", models / "net_0.h5", "--out", tmp_path / "out")

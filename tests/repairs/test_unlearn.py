@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small import CLASSES, SHAPE, small_images, small_net, small_pixels
 
-from jaxdefend import InputError
+from jaxdefend import InputError, Interrupted
 from jaxdefend.datasets.inverted import InvertedTrigger
 from jaxdefend.nets.training import losses
 from jaxdefend.repairs import Unlearn
@@ -87,3 +87,19 @@ def test_triggers_that_cannot_be_used(tmp_path):
     other = InvertedTrigger(np.zeros((2, 2), np.float32), np.zeros((2, 2, 3), np.float32))
     with pytest.raises(InputError, match="expected one of the size of the images"):
         Unlearn(trigger=(other,))(small_net(), small_images())
+
+
+def test_a_saved_run_knows_its_trigger_by_what_is_in_the_file(tmp_path):
+    def stop(step):
+        if step.title == "unlearn" and step.done == 3:
+            raise Interrupted("enough")
+
+    square().save(tmp_path / "a.h5")
+    few, saved = {"epochs": 2, "batch": 8}, tmp_path / "run"
+    with pytest.raises(Interrupted):
+        Unlearn(**few, trigger=(tmp_path / "a.h5",))(small_net(), small_images(), progress=stop, saved=saved)
+    (tmp_path / "a.h5").rename(tmp_path / "moved.h5")
+    square(0).save(tmp_path / "a.h5")
+    with pytest.raises(InputError, match="saved by a run with another trigger"):
+        Unlearn(**few, trigger=(tmp_path / "a.h5",))(small_net(), small_images(), saved=saved)
+    Unlearn(**few, trigger=(str(tmp_path / "moved.h5"),))(small_net(), small_images(), saved=saved)
