@@ -123,6 +123,17 @@ class _Pruning(Method):
 
 
 @dataclass(frozen=True)
+class _Training(Method):
+    """What trains on the clean images: how long and how fast."""
+
+    epochs: int = _epochs(25)
+    learning_rate: float = _rate(5e-3)
+    batch: int = _batch(128)
+    optimizer: Optimizer = _optimizer()
+    statistics: Statistics = _statistics()
+
+
+@dataclass(frozen=True)
 class Prune(_Pruning):
     """The channels that clean images activate least are zeroed, up to the first point whose validation accuracy lies
     `drop` points below the net's; no training.
@@ -132,79 +143,52 @@ class Prune(_Pruning):
 
 
 @dataclass(frozen=True)
-class FinePrune(_Pruning):
+class FinePrune(_Training, _Pruning):
     """The channels of `prune`, then training on the clean images.
 
     Source: Liu et al. 2018 (Fine-Pruning), section "Fine-Pruning Defense".
     """
 
-    epochs: int = _epochs(25)
-    learning_rate: float = _rate(5e-3)
-    batch: int = _batch(128)
-    optimizer: Optimizer = _optimizer()
-    statistics: Statistics = _statistics()
-
 
 @dataclass(frozen=True)
-class Noise(_Pruning):
+class Noise(_Training, _Pruning):
     """The channels of `prune`, then training on the clean images, half of them under squares of random colours.
 
     Source: Veldanda et al. 2020 (NNoculation), pre-deployment stage; Liu et al. 2018 (Fine-Pruning).
     """
 
-    epochs: int = _epochs(25)
-    learning_rate: float = _rate(5e-3)
     batch: int = _batch(128, least=2)
-    optimizer: Optimizer = _optimizer()
-    statistics: Statistics = _statistics()
 
 
 @dataclass(frozen=True)
-class Iterative(_Pruning):
+class Iterative(_Training, _Pruning):
     """The channels of `prune` go one after another, with training in between; with `b0`, the GoodNet has B0, the net
     after the epoch in which that many channels are gone, in place of the BadNet.
 
     Source: vbabushkin/ECE_GY_9163 on GitHub (published course work), after Liu et al. 2018.
     """
 
-    epochs: int = _epochs(25)
-    learning_rate: float = _rate(5e-3)
-    batch: int = _batch(128)
-    optimizer: Optimizer = _optimizer()
-    statistics: Statistics = _statistics()
     b0: int | None = setting(None, "channels that B0 lacks, or a few more", **whole(1), shown="no B0")
 
 
 @dataclass(frozen=True)
-class Magnitude(Method):
+class Magnitude(_Training):
     """Training while the smallest weights of every kernel are zeroed, 50 to 70 %.
 
     Source: Zhu & Gupta 2017 ("To prune, or not to prune"), section 3; yanbing617 on GitHub for the shares.
     """
 
-    epochs: int = _epochs(25)
-    learning_rate: float = _rate(5e-3)
-    batch: int = _batch(128)
-    optimizer: Optimizer = _optimizer()
-    statistics: Statistics = _statistics()
-
 
 @dataclass(frozen=True)
-class FtSam(Method):
+class FtSam(_Training):
     """Training for a flat loss, which takes the few large weights of a backdoor down.
 
     Source: Zhu et al. 2023 (FT-SAM), section 3.3.
     """
 
-    epochs: int = _epochs(25)
-    learning_rate: float = _rate(5e-3)
-    batch: int = _batch(128)
-    optimizer: Optimizer = _optimizer()
-    statistics: Statistics = _statistics()
-
 
 @dataclass(frozen=True)
-class Ibau(Method):
+class Ibau(_Training):
     """Training against the one perturbation that misleads all images.
 
     Source: Zeng et al. 2022 (I-BAU), algorithm 1.
@@ -212,9 +196,6 @@ class Ibau(Method):
 
     epochs: int = _epochs(5)
     learning_rate: float = _rate(1e-3)
-    batch: int = _batch(128)
-    optimizer: Optimizer = _optimizer()
-    statistics: Statistics = _statistics()
 
 
 @dataclass(frozen=True)
@@ -265,7 +246,7 @@ def _is_trigger(value: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Unlearn(Method):
+class Unlearn(_Training):
     """Training on the clean images, a share of them with an inverted trigger on, all under their true labels; the
     files of the triggers are given by `trigger`.
 
@@ -285,8 +266,6 @@ class Unlearn(Method):
     epochs: int = _epochs(10)
     learning_rate: float = _rate(1e-3)
     batch: int = _batch(128, least=2)
-    optimizer: Optimizer = _optimizer()
-    statistics: Statistics = _statistics()
 
 
 @dataclass(frozen=True)
