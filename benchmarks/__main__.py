@@ -2,8 +2,9 @@
 
 import sys
 
-from benchmarks import cold_start, curve, devices, forward, growth, other_nets, strip
+from benchmarks import cold_start, curve, devices, forward, growth, other_nets, strip, training
 from benchmarks.report import main
 
 if __name__ == "__main__":
-    sys.exit(main(forward.rows, curve.rows, strip.rows, cold_start.rows, growth.rows, devices.rows, other_nets.rows))
+    scripts = (forward, curve, strip, cold_start, growth, devices, other_nets, training)
+    sys.exit(main(*(script.rows for script in scripts)))

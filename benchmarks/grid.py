@@ -1,7 +1,6 @@
 """Twelve fine-tunings: all in one compiled step, against one Keras `fit` after another."""
 
 import sys
-from collections.abc import Callable
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from jaxdefend.nets.training import Schedule, rows_of_steps
 from jaxdefend.repairs import grid
 
 BATCH = 128
+GOAL = 2.5
 CELLS = [
     grid.Cell(method, fraction, rate)
     for method in ("fine-prune", "magnitude")
@@ -44,12 +44,15 @@ def rows(size: Size) -> list[Row]:
     nets = at_once()
     if not keras_peer.name():
         (ours,) = interleaved(size.repeats, at_once)
-        return [Row("grid", ours, f"Keras, {keras_peer.INSTALL}", smallest_ratio=4)]
+        return [Row("grid", ours, f"Keras, {keras_peer.INSTALL}", smallest_ratio=GOAL)]
     shown = np.concatenate(list(rows_of_steps(len(pixels), schedule, key, 0)))
-    runs = [_keras_run(net, cell, order, pixels[shown], labels[shown], schedule) for cell in CELLS]
+    runs = [
+        keras_peer.fitting(_start(net, cell, order), pixels[shown], labels[shown], cell.learning_rate, BATCH)
+        for cell in CELLS
+    ]
 
     def one_by_one() -> list:
-        return [run() for run in runs]
+        return [run()[0] for run in runs]
 
     # What magnitude pruning adds has no part in the Keras runs: these cells are the same work or less, no more.
     agreed = [
@@ -60,39 +63,12 @@ def rows(size: Size) -> list[Row]:
     terminal.say(f"grid: labels agree on {100 * min(agreed):.1f} % of the images or more")
     ours, theirs = interleaved(max(2, size.repeats // 2), at_once, one_by_one)
     peer = f"{keras_peer.name()}, {len(CELLS)} × fit, {len(pixels)} images"
-    return [Row("grid", ours, peer, theirs, min(agreed) > 0.97, smallest_ratio=4)]
+    return [Row("grid", ours, peer, theirs, min(agreed) > 0.97, smallest_ratio=GOAL)]
 
 
-def _keras_run(net, cell: grid.Cell, order, pixels, labels, schedule: Schedule) -> Callable[[], object]:
-    """A fine-tuning of the same start on the same images in the same order at the same rates."""
-    import tempfile
-    from pathlib import Path
-
-    import keras
-
-    from jaxdefend.nets.keras_files import write_model
-
-    channels = order[: round(cell.fraction * len(order))] if cell.method == "fine-prune" else order[:0]
-    with tempfile.TemporaryDirectory() as temporary:
-        start = Path(temporary) / "start.h5"
-        write_model(net.pruned("conv_3", channels), start)
-        model = keras_peer.load(start)
-    weights, rising = model.get_weights(), max(1, schedule.steps // 20)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, schedule.steps - rising, warmup_target=cell.learning_rate, warmup_steps=rising
-    )
-    images = keras_peer.as_input(pixels, "unit")
-    # Compiled once: what is compared is training, not tracing.
-    model.compile(keras.optimizers.Adam(rate, epsilon=1e-8), keras.losses.SparseCategoricalCrossentropy())
-
-    def run() -> object:
-        model.set_weights(weights)
-        for variable in model.optimizer.variables:
-            variable.assign(keras.ops.zeros_like(variable))
-        model.fit(images, labels, batch_size=BATCH, epochs=1, shuffle=False, verbose=0)
-        return model
-
-    return run
+def _start(net: Net, cell: grid.Cell, order: np.ndarray) -> Net:
+    pruned = order[: round(cell.fraction * len(order))] if cell.method == "fine-prune" else order[:0]
+    return net.pruned("conv_3", pruned)
 
 
 if __name__ == "__main__":

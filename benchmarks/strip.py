@@ -81,9 +81,14 @@ def _loop(net, path, images: ArrayImages, pool: strip.Overlays, key) -> Callable
         shares = model.predict(keras_peer.as_input(shown, net.input_scale), batch_size=OVERLAYS, verbose=0)
         return float(-(shares * np.log2(np.maximum(shares, 1e-30))).sum(axis=1).mean())
 
-    return lambda: np.array([entropy(*pair) for pair in zip(images.pixels, np.concatenate(places), strict=True)])
+    @keras_peer.quiet()
+    def entropies() -> np.ndarray:
+        return np.array([entropy(*pair) for pair in zip(images.pixels, np.concatenate(places), strict=True)])
+
+    return entropies
 
 
+@keras_peer.quiet()
 def _art(path, images: ArrayImages, input_scale: str) -> Callable[[], np.ndarray]:
     """Labels under ART's STRIP, at a threshold of 0.
 
@@ -97,6 +102,7 @@ def _art(path, images: ArrayImages, input_scale: str) -> Callable[[], np.ndarray
     defended = STRIP(KerasClassifier(keras_peer.load(path)))(num_samples=OVERLAYS)
     defended.validation_data, defended.entropy_threshold = shown, 0.0
 
+    @keras_peer.quiet()
     def labels() -> np.ndarray:
         with np.errstate(all="ignore"):
             return defended.predict(shown).argmax(axis=1)

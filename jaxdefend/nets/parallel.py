@@ -44,9 +44,10 @@ def share_of_mean(
     parameters: Any,
     pixels: Num[Array, "n h w c"],
     targets: Num[Array, "n ..."],
+    *given: Any,
 ) -> tuple[Float[Array, ""], Any]:
     """What the images `first` … `last` − 1 add to `nets.training.mean_and_gradient` of all."""
-    found = mean_and_gradient(losses, parameters, pixels[first:last], targets[first:last])
+    found = mean_and_gradient(losses, parameters, pixels[first:last], targets[first:last], *given)
     return jax.tree.map(lambda of_part: (last - first) / len(pixels) * of_part, found)
 
 

@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Int32, Num, PRNGKeyArray, UInt8
 
 from jaxdefend.nets.convolution import training_block
+from jaxdefend.nets.devices import replicated, summed
 from jaxdefend.nets.graph import Graph
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.scales import scaled
@@ -81,23 +82,63 @@ def mean_and_gradient(
     parameters: Any,
     pixels: Num[Array, "n h w c"],
     targets: Num[Array, "n ..."],
+    *given: Any,
 ) -> tuple[Float[Array, ""], Any]:
-    """Mean of `losses(parameters, pixels, targets)` and its gradient by the parameters, any tree.
+    """Mean of `losses(parameters, pixels, targets, *given)` and its gradient by the parameters, any tree.
 
-    Targets are labels, or what else each image is to give. The images go in blocks of as many as are fastest together
-    here.
+    Targets are labels, or what else each image is to give. Arrays that the losses read beside are to be `given`: a
+    device does not see what a function has closed over. Every device of this process takes its part of the images,
+    in blocks of as many as are fastest together there: XLA spreads only the large products of one device over cores.
     """
-    n, size = len(pixels), training_block(len(pixels))
+    images = _in_blocks(pixels, targets, jax.local_device_count())
+    return summed(partial(_mean_and_gradient, losses, len(pixels)), (parameters, given), images)
 
-    def of_block(parameters: Any, pixels: Array, targets: Array) -> Array:
-        return losses(parameters, pixels, targets).sum() / n
+
+def mean_and_gradient_here(
+    losses: Callable[..., Float[Array, " n"]],
+    parameters: Any,
+    pixels: Num[Array, "n h w c"],
+    targets: Num[Array, "n ..."],
+) -> tuple[Float[Array, ""], Any]:
+    """The same on one device, where the others have work of their own."""
+    return _mean_and_gradient(losses, len(pixels), (parameters, ()), *_in_blocks(pixels, targets, 1))
+
+
+Blocks = tuple[Num[Array, "blocks b h w c"], Num[Array, "blocks b ..."], Float[Array, "blocks b"]]
+
+
+def _in_blocks(pixels: Num[Array, "n h w c"], targets: Num[Array, "n ..."], devices: int) -> Blocks:
+    """As many blocks for each device, filled up with images again, and the weight of each image: theirs is 0."""
+    n = len(pixels)
+    size = training_block(-(-n // devices))
+    blocks = -(-n // (devices * size)) * devices
+    weights = jnp.arange(blocks * size) < n
+
+    def blocked(images: Array) -> Array:
+        return jnp.resize(images, (blocks * size, *images.shape[1:])).reshape(blocks, size, *images.shape[1:])
+
+    return blocked(pixels), blocked(targets), blocked(weights.astype(jnp.float32))
+
+
+def _mean_and_gradient(
+    losses: Callable[..., Float[Array, " b"]],
+    n: int,
+    arrays: tuple[Any, tuple],
+    pixels: Num[Array, "blocks b h w c"],
+    targets: Num[Array, "blocks b ..."],
+    weights: Float[Array, "blocks b"],
+) -> tuple[Float[Array, ""], Any]:
+    """What these blocks add to the mean over `n` images, and to its gradient by the first of the arrays."""
+    parameters, given = arrays
+
+    def of_block(parameters: Any, pixels: Array, targets: Array, weights: Array) -> Array:
+        return (weights * losses(parameters, pixels, targets, *given)).sum() / n
 
     def add(total: tuple, block: tuple) -> tuple[tuple, None]:
         return jax.tree.map(jnp.add, total, jax.value_and_grad(of_block)(parameters, *block)), None
 
     zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, parameters))
-    blocks = jax.tree.map(lambda x: x.reshape(n // size, size, *x.shape[1:]), (pixels, targets))
-    return lax.scan(add, zero, blocks)[0]
+    return lax.scan(add, zero, (pixels, targets, weights))[0]
 
 
 # `mean_and_gradient`, or its share of this process, see `nets.parallel`.
@@ -142,8 +183,10 @@ def fit(
         gradient: a function like `plain`, as a `jax.tree_util.Partial`; its key is another at every step.
         step: what takes a step, by default this process alone.
     """
-    taken = step or _step
-    for rows in rows_of_steps(len(pixels), schedule, key, int(state.step)):
+    taken, done = step or _step, int(state.step)
+    # Placed as a step gives it back: it would be compiled once more for that.
+    state = replicated(state, jax.local_device_count())
+    for rows in rows_of_steps(len(pixels), schedule, key, done):
         state, loss = taken(state, pixels[rows], labels[rows], schedule, key, gradient)
         yield state, loss
 

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
 
 from jaxdefend.datasets.images import ImageSet
+from jaxdefend.nets.devices import replicated
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.resuming import latest, save
 from jaxdefend.nets.training import Labels, Pixels, losses, mean_and_gradient
@@ -93,8 +94,10 @@ def search(
     towards a lower loss, undisturbed and disturbed.
     Source: Wu & Wang 2021 (ANP), equation 5 and algorithm 1.
     """
-    net = jax.device_put(net)
-    for step in range(int(state.step), steps):
+    done = int(state.step)
+    # Placed as `_step` gives it back: it would be compiled once more for that.
+    state, net = replicated((state, net), jax.local_device_count())
+    for step in range(done, steps):
         drawn = jax.random.fold_in(key, step)
         rows = np.asarray(jax.random.permutation(drawn, len(pixels)))[:batch]
         state, loss = _step(state, net, pixels[rows], labels[rows], jnp.float32(rate), drawn)
@@ -150,19 +153,19 @@ def _step(
 ) -> tuple[Search, Float[Array, ""]]:
     begin = _drawn(state.masks, key)
 
-    def under(by: Disturbance, pixels: Array, labels: Array) -> Array:
-        return losses(disturbed(net, state.masks, by), pixels, labels)
+    def under(by: Disturbance, pixels: Array, labels: Array, net: Net, masks: Masks) -> Array:
+        return losses(disturbed(net, masks, by), pixels, labels)
 
-    _, slope = mean_and_gradient(under, begin, pixels, labels)
+    _, slope = mean_and_gradient(under, begin, pixels, labels, net, state.masks)
     worst = jax.tree.map(lambda x, up: jnp.clip(x + BUDGET * jnp.sign(up), -BUDGET, BUDGET), begin, slope)
     nothing = jax.tree.map(jnp.zeros_like, worst)
 
-    def both(masks: Masks, pixels: Array, labels: Array) -> Array:
+    def both(masks: Masks, pixels: Array, labels: Array, net: Net, nothing: Disturbance, worst: Disturbance) -> Array:
         undisturbed = losses(disturbed(net, masks, nothing), pixels, labels)
         at_worst = losses(disturbed(net, masks, worst), pixels, labels)
         return CLEAN_WEIGHT * undisturbed + (1 - CLEAN_WEIGHT) * at_worst
 
-    loss, slope = mean_and_gradient(both, state.masks, pixels, labels)
+    loss, slope = mean_and_gradient(both, state.masks, pixels, labels, net, nothing, worst)
     updates, optimizer = _optimizer(rate).update(slope, state.optimizer)
     masks = jax.tree.map(lambda mask, update: jnp.clip(mask + update, 0, 1), state.masks, updates)
     return Search(masks, optimizer, state.step + 1), loss

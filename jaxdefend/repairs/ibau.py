@@ -54,38 +54,29 @@ def hypergradient(
     noise = jnp.where(jnp.arange(len(images))[:, None, None, None] % 2 == 0, perturbation, 0)
     loss, direct = mean_and_gradient(losses, net, 255 * (images + noise), labels)
 
-    def under(perturbation: Perturbation, images: Array, labels: Array) -> Array:
-        return _losses_under(perturbation, net, images, labels)
-
-    _, outer = mean_and_gradient(under, perturbation, *few)
+    _, outer = mean_and_gradient(_losses_under, perturbation, *few, net)
     _, back_through = jax.vjp(_projected, perturbation + _ASCENT * outer)
 
     def refined(_: Array, vector: Array) -> Array:
         (projected,) = back_through(vector)
 
-        def along(perturbation: Perturbation, images: Array, labels: Array) -> Array:
-            return jax.jvp(lambda d: under(d, images, labels), (perturbation,), (projected,))[1]
-
-        _, curved = mean_and_gradient(along, perturbation, *few)
+        _, curved = mean_and_gradient(_slopes_under, perturbation, *few, net, projected)
         return projected + _ASCENT * curved + outer
 
     (last,) = back_through(lax.fori_loop(0, _FIXED_POINT_STEPS, refined, outer))
 
-    def mixed(net: Net, images: Array, labels: Array) -> Array:
-        return jax.jvp(lambda d: _losses_under(d, net, images, labels), (perturbation,), (last,))[1]
+    def mixed(net: Net, images: Array, labels: Array, perturbation: Perturbation, last: Perturbation) -> Array:
+        return _slopes_under(perturbation, images, labels, net, last)
 
-    _, through = mean_and_gradient(mixed, net, *few)
+    _, through = mean_and_gradient(mixed, net, *few, perturbation, last)
     return loss, jax.tree.map(lambda direct, through: direct + _ASCENT * through, direct, through)
 
 
 def worst_perturbation(net: Net, images: Float[Array, "n h w c"], labels: Int32[Array, " n"]) -> Perturbation:
     """What, added to every image in 0–1, raises their mean loss most, as far as its norm is at most `RADIUS`."""
 
-    def under(perturbation: Perturbation, images: Array, labels: Array) -> Array:
-        return _losses_under(perturbation, net, images, labels)
-
     def ascend(_: Array, perturbation: Array) -> Array:
-        _, slope = mean_and_gradient(under, perturbation, images, labels)
+        _, slope = mean_and_gradient(_losses_under, perturbation, images, labels, net)
         return _projected(perturbation + _ASCENT * slope)
 
     return lax.fori_loop(0, _STEPS, ascend, jnp.zeros(images.shape[1:]))
@@ -96,5 +87,12 @@ def _projected(perturbation: Perturbation) -> Perturbation:
     return perturbation * jnp.minimum(1, RADIUS / optax.safe_norm(perturbation, 1e-12))
 
 
-def _losses_under(perturbation: Perturbation, net: Net, images: Array, labels: Array) -> Float[Array, " n"]:
+def _losses_under(perturbation: Perturbation, images: Array, labels: Array, net: Net) -> Float[Array, " n"]:
     return losses(net, 255 * (images + perturbation), labels)
+
+
+def _slopes_under(
+    perturbation: Perturbation, images: Array, labels: Array, net: Net, along: Perturbation
+) -> Float[Array, " n"]:
+    """How the losses change as the perturbation goes that way."""
+    return jax.jvp(lambda d: _losses_under(d, images, labels, net), (perturbation,), (along,))[1]

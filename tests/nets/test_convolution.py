@@ -151,3 +151,93 @@ def test_derivatives_are_those_of_the_other_form(strides, padding, kernel):
     )
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+def by_xla(images, kernel, bias):
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    outputs = lax.conv_general_dilated(images, kernel, (1, 1), "VALID", dimension_numbers=dimensions) + bias
+    return jax.nn.relu(max_pool(outputs))
+
+
+POOLED = [*((kernel, size) for kernel in DEEPID for size in ((9, 8), (8, 9))), ((2, 3, 1, 5), (4, 6))]
+
+
+def assert_close(found, expected):
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * float(jnp.abs(other).max()))
+
+
+@pytest.mark.parametrize(("kernel", "size"), POOLED)
+@pytest.mark.parametrize("n", [1, 5, 16])
+def test_gradients_of_convolution_and_pool(kernel, size, n):
+    arrays = drawn(n, size, kernel)
+    found, expected = (
+        jax.value_and_grad(lambda *arrays, form=form: jnp.sin(form(*arrays)).sum(), argnums=(0, 1, 2))(*arrays)
+        for form in (convolve_relu_pool, by_xla)
+    )
+    assert_close(found, expected)
+
+
+def hessian_vector_product(of, arrays, along):
+    return jax.jvp(jax.grad(of, argnums=(0, 1, 2)), arrays, along)[1]
+
+
+def gradient_of_gradient(of, arrays, along):
+    def slope(*arrays):
+        return sum(jnp.vdot(one, other) for one, other in zip(jax.grad(of, (0, 1, 2))(*arrays), along, strict=True))
+
+    return jax.grad(slope, (0, 1, 2))(*arrays)
+
+
+DERIVATIVES = {
+    "jvp": lambda of, arrays, along: jax.jvp(of, arrays, along),
+    "linearize": lambda of, arrays, along: jax.linearize(of, *arrays)[1](*along),
+    "vjp": lambda of, arrays, along: jax.vjp(of, *arrays)[1](jnp.float32(2)),
+    "jit": lambda of, arrays, along: jax.jit(jax.grad(of, (0, 1, 2)))(*arrays),
+    "checkpoint": lambda of, arrays, along: jax.grad(jax.checkpoint(of), (0, 1, 2))(*arrays),
+    "vmap": lambda of, arrays, along: jax.vmap(jax.grad(of, 1), (None, 0, None))(
+        arrays[0], jnp.stack([arrays[1], along[1]]), arrays[2]
+    ),
+    "scan": lambda of, arrays, along: lax.scan(
+        lambda _, kernel: (None, jax.grad(of, 1)(arrays[0], kernel, arrays[2])), None, jnp.stack([arrays[1], along[1]])
+    )[1],
+    "hessian-vector product": hessian_vector_product,
+    "gradient of gradient": gradient_of_gradient,
+}
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+def test_derivatives_of_convolution_and_pool_of_every_kind(derivative):
+    arrays, along = (tuple(drawn(n, (9, 8), (3, 2, 4, 6))) for n in (3, 4))
+    along = (along[0][:3], *along[1:])
+    found, expected = (
+        DERIVATIVES[derivative](lambda *arrays, form=form: jnp.sin(form(*arrays)).sum(), arrays, along)
+        for form in (convolve_relu_pool, by_xla)
+    )
+    assert_close(found, expected)
+
+
+def test_where_several_are_largest_one_has_the_gradient():
+    kernel, bias = jnp.ones((2, 2, 1, 1)), jnp.zeros(1)
+    gradient = jax.grad(lambda images: convolve_relu_pool(images, kernel, bias).sum())(jnp.ones((1, 3, 3, 1)))
+    np.testing.assert_array_equal(gradient[0, :, :, 0].sum(), 4)
+    assert set(np.unique(gradient)) == {0, 1}
+
+
+def test_a_channel_of_zeros_has_no_gradient():
+    images, kernel, bias = drawn(4, (9, 8), (3, 3, 4, 6))
+    kernel, bias = kernel.at[..., :3].set(0), bias.at[:3].set(0)
+    gradients = jax.grad(lambda *arrays: convolve_relu_pool(images, *arrays).sum(), (0, 1))(kernel, bias)
+    for gradient in gradients:
+        assert not gradient[..., :3].any()
+        assert gradient[..., 3:].any()
+
+
+def test_images_without_a_derivative_cost_none():
+    images, kernel, bias = drawn(16, (9, 8), (3, 3, 20, 40))
+
+    def products(argnums):
+        slope = jax.jit(jax.grad(lambda *arrays: convolve_relu_pool(*arrays).sum(), argnums))
+        return slope.lower(images, kernel, bias).compile().cost_analysis()["flops"]
+
+    assert products((1, 2)) < 0.8 * products((0, 1, 2))

@@ -58,6 +58,41 @@ def test_the_same_counts_on_1_2_and_8_devices():
     assert found[0] == found[1] == found[2]
 
 
+TRAIN = f"""
+import json
+import sys
+
+import jax
+import numpy as np
+from helpers import random_net, random_pixels
+
+from jaxdefend.nets.training import Schedule, fit, started
+
+assert jax.local_device_count() == int(sys.argv[1]), jax.local_devices()
+schedule = Schedule(steps=3, batch=20, peak=1e-4, optimizer="sgd")
+labels = (np.arange({N}) % 11).astype(np.int32)
+for _ in range(2):
+    steps = fit(started(random_net(), schedule), random_pixels({N}), labels, schedule, jax.random.key(0))
+    *_, (last, loss) = steps
+    kernels = [float(np.abs(last.net.weights[layer]["kernel"]).sum(dtype=float)) for layer in ("conv_1", "output")]
+    print(json.dumps([float(loss), *kernels]))
+"""
+
+
+@pytest.mark.slow
+def test_the_same_training_on_1_2_and_8_devices():
+    found = []
+    for devices in (1, 2, 8):
+        environment = ENVIRONMENT | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+        environment["PYTHONPATH"] += os.pathsep + os.path.dirname(__import__("helpers").__file__)
+        command = [sys.executable, "-c", TRAIN, str(devices)]
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=True)
+        first, again = ended.stdout.splitlines()
+        assert first == again
+        found.append(json.loads(first))
+    np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")

@@ -1,5 +1,7 @@
 """The fit loop: the gradient, channels that stay pruned, and going on where one stopped."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,18 @@ from jaxdefend.nets.deepid import deepid
 from jaxdefend.nets.graph import Graph, Layer
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.scales import scaled
-from jaxdefend.nets.training import OPTIMIZERS, Schedule, fit, new_net, rate, started
+from jaxdefend.nets.training import (
+    OPTIMIZERS,
+    Schedule,
+    _step,
+    fit,
+    losses,
+    mean_and_gradient,
+    mean_and_gradient_here,
+    new_net,
+    rate,
+    started,
+)
 
 KEY = jax.random.key(0)
 SCHEDULE = Schedule(steps=12, batch=16, peak=1e-3)
@@ -39,19 +52,19 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_batch():
 
 def test_training_learns():
     schedule = Schedule(steps=150, batch=16, peak=1e-3)
-    losses = [
+    seen = [
         float(loss)
         for _, loss in fit(started(new_net(deepid(11), "unit", KEY), schedule), PIXELS, LABELS, schedule, KEY)
     ]
-    assert np.mean(losses[-3:]) < 0.5 * losses[0]
+    assert np.mean(seen[-3:]) < 0.5 * seen[0]
 
 
 def test_every_pass_sees_every_image_once():
     schedule = Schedule(steps=6, batch=16, peak=0.0)
     net = random_net()
-    losses = np.array([float(loss) for _, loss in fit(started(net, schedule), PIXELS, LABELS, schedule, KEY)])
-    np.testing.assert_allclose(losses[:3].sum(), losses[3:].sum(), rtol=1e-5)
-    assert not np.allclose(losses[:3], losses[3:])
+    seen = np.array([float(loss) for _, loss in fit(started(net, schedule), PIXELS, LABELS, schedule, KEY)])
+    np.testing.assert_allclose(seen[:3].sum(), seen[3:].sum(), rtol=1e-5)
+    assert not np.allclose(seen[:3], seen[3:])
 
 
 @pytest.mark.parametrize("layer", ["conv_1", "conv_2", "conv_3", "conv_4"])
@@ -142,3 +155,22 @@ def test_a_single_step_is_a_step():
     assert float(rate(schedule)(0)) == pytest.approx(1e-3)
     # Longer ones begin slowly and end at 0.
     assert float(rate(SCHEDULE)(0)) == 0 and float(rate(SCHEDULE)(12)) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 5, 16, 33, 48])
+def test_the_gradient_of_any_number_of_images_is_that_of_their_mean(n):
+    net = new_net(SMALL, "unit", KEY)
+    pixels, labels = jnp.resize(SMALL_PIXELS, (n, 9, 8, 3)), jnp.arange(n, dtype=jnp.int32) % 3
+    found = jax.jit(partial(mean_and_gradient, losses))(net, pixels, labels)
+    expected = jax.value_and_grad(lambda net: losses(net, pixels, labels).mean())(net)
+    here = mean_and_gradient_here(losses, net, pixels, labels)
+    for each in (found, here):
+        for a, b in zip(jax.tree.leaves(each), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_is_compiled_once():
+    schedule = Schedule(steps=3, batch=7, peak=1e-3)
+    before = _step._cache_size()
+    trained(started(random_net(), schedule), schedule)
+    assert _step._cache_size() == before + 1
