@@ -307,18 +307,21 @@ def open_poisoned(
     for name, paths in sets.items():
         if any(map(is_trigger, paths)):
             found[name] = _triggered(paths, wanted[name], net, clean)
+        elif holding := next(filter(_holds_triggers, paths), None):
+            shown = printable(holding, 100)
+            raise InputError(f"--poisoned {shown}: a folder of triggers; name the files, {shown}/class_N.h5")
         else:
             found[name] = open_set(paths, net, "--poisoned", labels=labels, target=wanted[name])
     return found
 
 
 def _triggered(paths: Sequence[str], target: int | None, net: "Net", clean: "Images | None") -> "Triggered":
-    from jaxdefend.datasets.inverted import InvertedTrigger
+    from jaxdefend.datasets.inverted import InvertedTrigger, is_trigger
     from jaxdefend.datasets.triggered import with_trigger
 
-    shown = printable(paths[0], 100)
+    shown = printable(next(filter(is_trigger, paths)), 100)
     if len(paths) > 1:
-        raise InputError(f"--poisoned {shown}: a trigger beside other files in one set; expected it alone")
+        raise InputError(f"--poisoned {shown}: a trigger beside other files in one set; give it alone, as NAME={shown}")
     if clean is None:
         raise InputError(f"--poisoned {shown}: a trigger, and no clean images to put it on")
     trigger = InvertedTrigger.load(paths[0], net.image_shape)
@@ -326,8 +329,19 @@ def _triggered(paths: Sequence[str], target: int | None, net: "Net", clean: "Ima
         found = with_trigger(trigger, clean, target)
     except InputError as error:
         raise InputError(_with_options(f"{shown}: {error}")) from error
-    terminal.note(f"{shown}: a trigger, on {len(found):,} clean images that do not show {found.target}")
+    if found.target >= net.classes:
+        raise InputError(f"{shown}: for the class {found.target}, expected 0…{net.classes - 1}; see --target")
+    terminal.note(
+        f"{shown}: an inverted trigger, on {len(found):,} clean images that do not show {found.target}; it was made to "
+        "mislead a net, so that it succeeds is no proof of a backdoor"
+    )
     return found
+
+
+def _holds_triggers(path: str) -> bool:
+    from jaxdefend.datasets.inverted import is_trigger
+
+    return _is_folder(Path(path)) and any(is_trigger(each) for each in sorted(Path(path).iterdir())[:4])
 
 
 def named_sets(groups: Sequence[Sequence[str]]) -> dict[str, list[str]]:
@@ -360,8 +374,11 @@ def named_sets(groups: Sequence[Sequence[str]]) -> dict[str, list[str]]:
 
 
 def _is_picture(path: str) -> bool:
+    from jaxdefend.datasets.inverted import is_trigger
+
     found = Path(path)
-    return bool(found.suffix) and found.suffix.lower() not in _SETS and not _is_folder(found)
+    may_be = bool(found.suffix) and found.suffix.lower() not in _SETS and not _is_folder(found)
+    return may_be and not is_trigger(found)
 
 
 def _exists(path: str) -> bool:

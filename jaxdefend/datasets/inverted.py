@@ -16,6 +16,7 @@ from jaxdefend.datasets.image_files import rgba
 from jaxdefend.datasets.pixels import MAX_IMAGE_BYTES, Shape, dimensions
 from jaxdefend.datasets.sources import shown
 from jaxdefend.results.records import replacing
+from jaxdefend.results.text import printable
 
 # The attribute that names the format, and its version.
 FORMAT, VERSION = "jaxdefend_trigger", 1
@@ -47,7 +48,7 @@ class InvertedTrigger:
             )
         object.__setattr__(self, "mask", mask)
         object.__setattr__(self, "pattern", pattern)
-        object.__setattr__(self, "target", _class(self.target))
+        object.__setattr__(self, "target", checked_target(self.target))
 
     def __call__(self, pixels: UInt8[np.ndarray, "*n h w c"]) -> UInt8[np.ndarray, "*n h w c"]:
         """The images, or the image, with the trigger on, rounded to whole numbers.
@@ -115,6 +116,8 @@ class InvertedTrigger:
             raise InputError(
                 f"{shown(path)}: a trigger of {size}, expected {dimensions(image_shape)} as the images are"
             )
+        if not found.mask.any():
+            raise InputError(f"{shown(path)}: its mask is zero everywhere, it changes no image; expected a trigger")
         return found
 
     def _picture(self) -> Image.Image:
@@ -131,11 +134,14 @@ def is_trigger(path: Path | str) -> bool:
         if h5py.is_hdf5(path):
             with h5py.File(path, "r", locking=False) as file:
                 return FORMAT in file.attrs
+        # The texts stand before the pixels, which are not read.
         with open(path, "rb") as file:
             if file.read(8) != b"\x89PNG\r\n\x1a\n":
                 return False
-        return FORMAT in rgba(Path(path))[1]
-    except (InputError, OSError, RuntimeError, ValueError, KeyError):
+            file.seek(0)
+            with Image.open(file, formats=("PNG",)) as image:
+                return FORMAT in image.info or _TARGET in image.info
+    except (OSError, RuntimeError, ValueError, KeyError, SyntaxError):
         return False
 
 
@@ -169,6 +175,8 @@ def _whole(file: h5py.File, name: str, path: Path) -> int | None:
 
 def _from_picture(path: Path, image_shape: Shape) -> tuple[Any, Any, Any]:
     pixels, texts = rgba(path)
+    if texts.get(FORMAT, str(VERSION)) != str(VERSION):
+        raise InputError(f"{shown(path)}: a trigger of version {printable(texts[FORMAT], 20)}, expected {VERSION}")
     pattern = pixels[..., :3].astype(np.float32)
     if image_shape[2] == 1:
         pattern = np.rint(pattern.mean(axis=2, keepdims=True))
@@ -187,9 +195,10 @@ def _checked(name: str, values: Any, highest: float) -> Float32[np.ndarray, "...
     return found.astype(np.float32)
 
 
-def _class(target: Any) -> int | None:
+def checked_target(target: Any) -> int | None:
+    """Raises: InputError unless it is None or can be a class."""
     if target is None:
         return None
-    if isinstance(target, bool) or not isinstance(target, int | np.integer) or target < 0:
-        raise InputError(f"target {target}: expected a class, 0 or more")
+    if isinstance(target, bool) or not isinstance(target, int | np.integer) or not 0 <= target < 2**31:
+        raise InputError(f"target {printable(target, 40)}: expected a class, a whole number from 0 on")
     return int(target)

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from jaxtyping import Int32, UInt8
 
 from jaxdefend import InputError
-from jaxdefend.datasets.images import ImageSet, cut, described
-from jaxdefend.datasets.inverted import InvertedTrigger
+from jaxdefend.datasets.images import ImageSet, as_images, cut, described
+from jaxdefend.datasets.inverted import InvertedTrigger, checked_target
 from jaxdefend.datasets.pixels import Shape
 
 
@@ -70,20 +70,22 @@ class Triggered:
             yield self[chunk], self.labels[chunk]
 
 
-def with_trigger(trigger: InvertedTrigger, images: ImageSet, target: int | None = None) -> Triggered:
+def with_trigger(trigger: InvertedTrigger, images: Any, target: int | None = None) -> Triggered:
     """A poisoned set for `measure` and `sweep`: the images of other classes than the target, with the trigger on.
 
     Args:
-        images: clean ones, of the trigger's size; unlabelled ones are all taken.
+        images: clean ones: what `open_images` gives, an array of pixels 0–255, a pair of pixels and labels, …; they are
+            fitted to the trigger's size. Unlabelled ones are all taken.
         target: the class that the trigger is for, if the trigger does not say it or means another one.
-    Raises: InputError if the target is not known, all images show it, or they are of another size.
+    Raises: InputError if there is no such trigger, the target is not known or no class, or all images show it.
     """
-    target = trigger.target if target is None else target
+    if not isinstance(trigger, InvertedTrigger):
+        raise InputError(f"trigger: {type(trigger).__name__}, expected an InvertedTrigger; a file is one by .load")
+    target = trigger.target if target is None else checked_target(target)
     if target is None:
         raise InputError("the trigger does not say for which class it is: give the target")
-    if images.shape != trigger.pattern.shape:
-        raise InputError(f"images are {images.shape}, the trigger {trigger.pattern.shape}; expected one size")
-    rows = np.arange(len(images)) if images.labels is None else np.flatnonzero(np.asarray(images.labels) != target)
+    clean = as_images(images, trigger.pattern.shape)
+    rows = np.arange(len(clean)) if clean.labels is None else np.flatnonzero(np.asarray(clean.labels) != target)
     if not len(rows):
-        raise InputError(f"all {len(images)} images show the target {target}: expected images of other classes")
-    return Triggered(trigger, images, rows, int(target))
+        raise InputError(f"all {len(clean)} images show the target {target}: expected images of other classes")
+    return Triggered(trigger, clean, rows, target)

@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from jaxdefend import InputError
 from jaxdefend.datasets.images import ImageSet, as_images, labelled, poisoned_sets
+from jaxdefend.datasets.triggered import Triggered
 from jaxdefend.nets.batches import batches
 from jaxdefend.nets.devices import over_processes, own_rows
 from jaxdefend.nets.diagnosis import doubts_about_clean, doubts_about_poisoned
@@ -51,6 +52,8 @@ class Measurement:
     Attributes:
         clean: by net; "goodnet" is that of all of them, where there is a repaired net.
         poisoned: by poisoned set, then by net.
+        inverted: those of them that are clean images with an inverted trigger on, which was made to mislead a net: that
+            it does is no sign of a backdoor.
         notes: what may be wrong with labels or pixels.
     """
 
@@ -58,6 +61,7 @@ class Measurement:
     clean: Mapping[str, Answers]
     poisoned: Mapping[str, Mapping[str, Answers]]
     notes: tuple[str, ...] = ()
+    inverted: tuple[str, ...] = ()
 
     def record(self) -> dict[str, dict[str, Any]]:
         """By net: what evaluate.json and repair.json hold of it, {"clean": block, "poisoned": {set: block}}."""
@@ -66,7 +70,10 @@ class Measurement:
         }
 
     def _attacks(self, net: str) -> dict[str, dict[str, Any]]:
-        return {name: _block(poisoned_rate, by_net[net]) for name, by_net in self.poisoned.items()}
+        return {
+            name: _block(poisoned_rate, by_net[net]) | ({"inverted_trigger": True} if name in self.inverted else {})
+            for name, by_net in self.poisoned.items()
+        }
 
     def effectiveness(self, net: str) -> dict[str, float]:
         """The defense effectiveness rating of a repaired net, or of the GoodNet, for each poisoned set."""
@@ -81,7 +88,10 @@ class Measurement:
         the row of the clean images is."""
         header = ["", "images", *(self._title(net, titles) for net in self.clean)]
         rows = [_row(clean, self.clean)]
-        rows += [_row(f"attack success, {name}", by_net) for name, by_net in self.poisoned.items()]
+        rows += [
+            _row(f"attack success, {name}{' (inverted)' if name in self.inverted else ''}", by_net)
+            for name, by_net in self.poisoned.items()
+        ]
         return table([*header, "flagged"] if GOODNET in self.clean else header, rows)
 
     def figure(self, title: str = "") -> "Figure":
@@ -167,7 +177,8 @@ def measure(
     doubts = doubts_about_clean(badnet, clean_images)
     for name, images in sets.items():
         doubts += doubts_about_poisoned(badnet, images, name)
-    return Measurement(rule, on_clean, by_set, doubts)
+    inverted = tuple(name for name, images in sets.items() if isinstance(images, Triggered))
+    return Measurement(rule, on_clean, by_set, doubts, inverted)
 
 
 def _suspected(nets: Mapping[str, Net]) -> str:

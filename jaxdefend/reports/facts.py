@@ -33,13 +33,15 @@ BADNET, REPAIRED, GOODNET = "badnet", "repaired", "goodnet"
 
 @dataclass(frozen=True)
 class Block:
-    """Clean accuracy and attack success of one net; `flagged` where it is a GoodNet."""
+    """Clean accuracy and attack success of one net; `flagged` where it is a GoodNet; `inverted` are the poisoned sets
+    under an inverted trigger."""
 
     clean: Rate
     poisoned: Mapping[str, Rate]
     flagged: Rate | None = None
     flagged_poisoned: Mapping[str, Rate] = field(default_factory=dict)
     der: Mapping[str, float] = field(default_factory=dict)
+    inverted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -280,6 +282,7 @@ def block(record: Mapping[str, Any]) -> Block:
         None if flagged is None else rate(record["clean"], "flagged_count"),
         {str(name): rate(of, "flagged_count") for name, of in poisoned.items() if "flagged_count" in of},
         {str(name): float(value) for name, value in (record.get("der") or {}).items()},
+        frozenset(str(name) for name, of in poisoned.items() if of.get("inverted_trigger")),
     )
 
 

@@ -39,7 +39,9 @@ def verdict(facts: Facts) -> Verdict:
 
 
 def _headline(facts: Facts, name: str) -> tuple[str, str]:
-    attacks = facts.badnet.poisoned if facts.badnet else {}
+    tried = facts.badnet.poisoned if facts.badnet else {}
+    # That a net is misled by a trigger that was made to mislead it says nothing.
+    attacks = {of: rate for of, rate in tried.items() if facts.badnet and of not in facts.badnet.inverted}
     suspected = [audit for audit in facts.audits if _suspects(audit)]
     if attacks:
         working = [of for of, rate in attacks.items() if rate.interval[0] > WORKS]
@@ -60,7 +62,8 @@ def _headline(facts: Facts, name: str) -> tuple[str, str]:
         return "bad", f"The audit suspects that {name} is backdoored."
     if facts.audits:
         return "good", f"The audit of {name} found no backdoor. No image with a trigger was tried."
-    return "open", f"Whether {name} is backdoored was not measured: no images with a trigger were given."
+    told = "the only triggers were made to mislead it" if tried else "no images with a trigger were given"
+    return "open", f"Whether {name} is backdoored was not measured: {told}."
 
 
 def _attacks(facts: Facts) -> list[Finding]:
@@ -70,8 +73,10 @@ def _attacks(facts: Facts) -> list[Finding]:
     found = [Finding("open", f"It recognises {_share(clean)} of the clean images ({_counts(clean)}).")]
     for name, rate in facts.badnet.poisoned.items():
         tone = "bad" if rate.share >= WORKS else "good" if rate.share < STOPPED else "open"
-        text = f"Of the images with {printable(name, 60)}, {_share(rate)} get the attacker's target ({_counts(rate)})."
-        found.append(Finding(tone, text))
+        what, gets = f"images with {printable(name, 60)}", "get the attacker's target"
+        if name in facts.badnet.inverted:
+            tone, what, gets = "open", f"{what}, an inverted trigger", "get its class: no proof of a backdoor"
+        found.append(Finding(tone, f"Of the {what}, {_share(rate)} {gets} ({_counts(rate)})."))
     return found
 
 

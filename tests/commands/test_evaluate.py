@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 from helpers import labels_by, random_net, random_pixels, real, refused, succeeds, write_official
@@ -196,20 +197,31 @@ def test_a_trigger_file_stands_for_the_clean_images_with_it_on(small, tmp_path, 
     found = evaluated(tmp_path)["poisoned"]["class_3"]
     assert (found["n"], found["hits"]) == (others.sum(), (labels == 3).sum())
     assert found["robust"] == np.mean(labels == images.labels[others])
-    assert f"on {others.sum()} clean images that do not show 3" in done.stderr
+    assert f"on {others.sum()} clean images that do not show 3" in done.stderr and found["inverted_trigger"]
+    assert "attack success, class_3 (inverted)" in done.stdout
 
 
 def test_a_trigger_that_cannot_be_put_on(small, tmp_path):
-    blank = np.zeros((55, 47), np.float32), np.zeros((55, 47, 3), np.float32)
-    InvertedTrigger(*blank).save(tmp_path / "trigger.h5")
-    InvertedTrigger(*blank, target=CLASSES).save(tmp_path / "beyond.h5")
-    InvertedTrigger(blank[0][:9], blank[1][:9], 3).save(tmp_path / "small.h5")
+    mask, pattern = np.ones((55, 47), np.float32), np.zeros((55, 47, 3), np.float32)
+    InvertedTrigger(mask, pattern).save(tmp_path / "trigger.h5")
+    InvertedTrigger(mask, pattern, target=CLASSES).save(tmp_path / "beyond.h5")
+    InvertedTrigger(mask[:9], pattern[:9], 3).save(tmp_path / "small.h5")
+    InvertedTrigger(0 * mask, pattern, 3).save(tmp_path / "nothing.h5")
+    (tmp_path / "triggers").mkdir()
+    InvertedTrigger(mask, pattern, 3).save(tmp_path / "triggers/class_3.png")
+    with h5py.File(tmp_path / "huge.h5", "w") as file, h5py.File(tmp_path / "trigger.h5") as trigger:
+        for name in trigger:
+            trigger.copy(name, file)
+        file.attrs.update({**trigger.attrs, "target": 2**40})
     clean = ("--clean", small / "test.h5")
     command = ("evaluate", small / "net.h5", *clean, "--out", tmp_path / "out")
     assert "--target" in refused(*command, "--poisoned", tmp_path / "trigger.h5")
     assert "alone" in refused(*command, "--poisoned", f"a={tmp_path / 'small.h5'}", tmp_path / "trigger.h5")
     assert "expected 55×47" in refused(*command, "--poisoned", tmp_path / "small.h5")
-    assert str(CLASSES) in refused(*command, "--poisoned", tmp_path / "beyond.h5")
+    assert f"beyond.h5: for the class {CLASSES}, expected" in refused(*command, "--poisoned", tmp_path / "beyond.h5")
+    assert "mask is zero everywhere" in refused(*command, "--poisoned", tmp_path / "nothing.h5")
+    assert "expected a class" in refused(*command, "--poisoned", tmp_path / "huge.h5")
+    assert "a folder of triggers" in refused(*command, "--poisoned", tmp_path / "triggers")
     assert not (tmp_path / "out").exists()
 
 
@@ -225,3 +237,13 @@ def test_labels_that_no_reading_explains_are_doubted(small, tmp_path):
     write_official(tmp_path / "odd.h5", pixels[rows], (answers[rows] + 4) % CLASSES)
     done = succeeds("evaluate", small / "net.h5", "--clean", tmp_path / "odd.h5", "--out", tmp_path)
     assert "0.0 % are given their label: do labels, colours and input scale suit the net?" in done.stderr
+
+
+def test_triggers_that_follow_one_another_are_sets_of_their_own(small, tmp_path):
+    for target in (3, 5):
+        mask, pattern = np.ones((55, 47), np.float32), np.full((55, 47, 3), target, np.float32)
+        InvertedTrigger(mask, pattern, target).save(tmp_path / f"class_{target}.png")
+    both = [tmp_path / f"class_{target}.png" for target in (3, 5)]
+    clean = ("--clean", small / "test.h5")
+    succeeds("evaluate", small / "net.h5", *clean, "--poisoned", *both, "--out", tmp_path / "out")
+    assert evaluated(tmp_path / "out")["poisoned"].keys() == {"class_3", "class_5"}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from checked import unchecked
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from jaxdefend import InputError
 from jaxdefend.datasets.inverted import InvertedTrigger, is_trigger
@@ -154,5 +155,13 @@ def test_its_files_are_told_from_images(tmp_path, ending):
     with h5py.File(tmp_path / "data.h5", "w") as file:
         file["data"] = np.zeros(3)
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    told = PngInfo()
+    told.add_text("jaxdefend_target", "3")
+    Image.fromarray(np.full((6, 5, 4), 255, np.uint8), "RGBA").save(tmp_path / "older.png", pnginfo=told)
+    assert is_trigger(tmp_path / "older.png") and InvertedTrigger.load(tmp_path / "older.png", SHAPE).target == 3
+    told.add_text("jaxdefend_trigger", "7")
+    Image.fromarray(np.full((6, 5, 4), 255, np.uint8), "RGBA").save(tmp_path / "newer.png", pnginfo=told)
+    with pytest.raises(InputError, match="a trigger of version 7, expected 1"):
+        InvertedTrigger.load(tmp_path / "newer.png", SHAPE)
     for other in ("glasses.png", "data.h5", "cut.png", "missing.png", "."):
         assert not is_trigger(tmp_path / other)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from checked import unchecked
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,5 +50,16 @@ def test_what_is_refused():
         with_trigger(InvertedTrigger(TRIGGER.mask, TRIGGER.pattern), CLEAN)
     with pytest.raises(InputError, match="all 4 images show the target 3"):
         with_trigger(TRIGGER, ArrayImages(PIXELS[LABELS == 3], LABELS[LABELS == 3]))
-    with pytest.raises(InputError, match="expected one size"):
-        with_trigger(TRIGGER, ArrayImages(PIXELS[:, :4], LABELS))
+    for target in (1.0, "1", True, 2**31, -1):
+        with pytest.raises(InputError, match="expected a class"):
+            unchecked(with_trigger)(TRIGGER, CLEAN, target)
+    with pytest.raises(InputError, match="expected an InvertedTrigger"):
+        unchecked(with_trigger)("trigger.h5", CLEAN)
+
+
+def test_images_in_any_form():
+    expected = with_trigger(TRIGGER, CLEAN)[:]
+    np.testing.assert_array_equal(with_trigger(TRIGGER, (PIXELS, LABELS))[:], expected)
+    np.testing.assert_array_equal(with_trigger(TRIGGER, PIXELS)[:], TRIGGER(PIXELS))
+    np.testing.assert_array_equal(with_trigger(TRIGGER, PIXELS[0])[:], TRIGGER(PIXELS[:1]))
+    assert with_trigger(TRIGGER, PIXELS[:, :4])[:].shape == PIXELS.shape

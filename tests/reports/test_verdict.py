@@ -51,6 +51,17 @@ def test_audits():
     assert "the audit suspects another backdoor" in found.headline
 
 
+def test_an_inverted_trigger_proves_nothing():
+    net = Block(Rate(98, 100), {"class_3": Rate(100, 100)}, inverted=frozenset(["class_3"]))
+    found = verdict(Facts(name="net.h5", badnet=net))
+    assert found.tone == "open" and "the only triggers were made to mislead it" in found.headline
+    assert found.findings[-1].tone == "open" and "no proof of a backdoor" in found.findings[-1].text
+    taught = Block(
+        Rate(98, 100), {"class_3": Rate(100, 100), "glasses": Rate(99, 100)}, inverted=frozenset(["class_3"])
+    )
+    assert "images with glasses get" in verdict(Facts(name="net.h5", badnet=taught)).headline
+
+
 def test_numbers_stand_behind_it():
     goodnet = Block(Rate(97, 100), {"glasses": Rate(2, 100)}, flagged=Rate(3, 100))
     found = numbers(facts(100, repairs=[Defended("noise", "noise", {}, None, goodnet)]))
