@@ -70,14 +70,15 @@ class _Done:
 
 def _audit(arguments: Sequence[str], report: Report) -> int:
     options = _parser().parsed(arguments)
-    runtime.join_processes(options.coordinator, options.processes, options.process)
-    from jaxdefend.nets.devices import of_first, place
+    runtime.join_processes(options)
+    from jaxdefend.nets.devices import of_first, place, require_agreement
 
     # A name by the time is not the same for all processes.
     target = of_first(output.chosen_folder(options.out))
     if options.sarif and (options.sarif.is_dir() or not options.sarif.absolute().parent.is_dir()):
         raise InputError(f"--sarif {options.sarif}: expected the name of a file in a folder that is there")
     models = list(_files(options.models))
+    require_agreement({"the list of files": " ".join(models)})
     several = len(models) > 1 or any(_is_folder(each) for each in options.models)
     folders = [target / name if several else target for name in _names(models)]
 

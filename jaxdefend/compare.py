@@ -116,7 +116,7 @@ def _compare(arguments: Sequence[str], report: Report) -> None:
     for model in options.models:
         if inputs.kind_of(model) == "data":
             raise InputError(f"{printable(model, 100)}: holds images, not a net; images go with --valid or --poisoned")
-    runtime.join_processes(options.coordinator, options.processes, options.process)
+    runtime.join_processes(options)
     from jaxdefend.reports.cells import write_scores
     from jaxdefend.reports.comparison import together
     from jaxdefend.results.plots import write_figure

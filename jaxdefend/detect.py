@@ -144,7 +144,7 @@ def _add_settings(parser: argparse.ArgumentParser, table: methods.Table) -> None
 
 def _detect(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(arguments, _out_of_order)
-    runtime.join_processes(options.coordinator, options.processes, options.process)
+    runtime.join_processes(options)
     {"calibrate": _calibrate, "score": _score, "evaluate": _evaluate}[options.action](options, arguments, report)
 
 

@@ -36,7 +36,7 @@ def _evaluate(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(
         arguments, lambda found, left: inputs.out_of_order("evaluate", [found.model, *left], "--clean")
     )
-    runtime.join_processes(options.coordinator, options.processes, options.process)
+    runtime.join_processes(options)
     from jaxdefend.repairs.measurement import measure
     from jaxdefend.results.records import write_json
 

@@ -71,7 +71,7 @@ def _repair(arguments: Sequence[str], report: Report) -> None:
         raise InputError("--resume needs --out: the folder that the interrupted run was to write")
     if options.drop is not None:
         inputs.note_small_drops([options.drop])
-    runtime.join_processes(options.coordinator, options.processes, options.process)
+    runtime.join_processes(options)
     from jaxdefend.nets.checkpoints import write_checkpoint
     from jaxdefend.nets.keras_files import write_model
     from jaxdefend.repairs.base import doubts_about_repair

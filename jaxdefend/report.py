@@ -94,7 +94,7 @@ def _report(arguments: Sequence[str], report: Report) -> None:
     if options.sources:
         _from_results(options)
         return
-    runtime.join_processes(options.coordinator, options.processes, options.process)
+    runtime.join_processes(options)
     began = perf_counter()
     from jaxdefend.nets.devices import place
     from jaxdefend.reports.files import write_files

@@ -69,7 +69,7 @@ def _sweep(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(
         arguments, lambda found, left: inputs.out_of_order("sweep", [found.model, *left], "--valid")
     )
-    runtime.join_processes(options.coordinator, options.processes, options.process)
+    runtime.join_processes(options)
     from jaxdefend.cli import picture
     from jaxdefend.nets.keras_files import write_model
     from jaxdefend.repairs.curve import checked_layer

@@ -14,7 +14,8 @@ def free_port() -> int:
 
 
 def started(processes, name, *arguments, cwd):
-    """The processes of a command; those after the first have more devices, as hosts may."""
+    """The processes of a command, each in its folder; those after the first have more devices, as hosts may."""
+    folders = cwd if isinstance(cwd, list) else [cwd] * processes
     address = f"127.0.0.1:{free_port()}"
     joined = ["--coordinator", address, "--processes", str(processes), "--process"]
     return [
@@ -26,7 +27,7 @@ def started(processes, name, *arguments, cwd):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=cwd,
+            cwd=folders[number],
             env=ENVIRONMENT | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(1 + number)},
         )
         for number in range(processes)

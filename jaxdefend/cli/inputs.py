@@ -282,9 +282,31 @@ def open_sets(
     clean = test if test is not None else valid
     poisoned = open_poisoned(named.poisoned, named.targets, net, named.labels, clean)
     shown = _true_labels(test, poisoned) if all_synthetic and test is not None else {}
+    _require_the_same_everywhere(net, {"--valid": valid, "--test": test, **poisoned})
     of_triggers = {name: getattr(images, "true_labels", None) for name, images in poisoned.items()}
     shown |= {name: labels for name, labels in of_triggers.items() if labels is not None}
     return Sets(valid, test, poisoned, shown, all_synthetic)
+
+
+def _require_the_same_everywhere(net: "Net", sets: "Mapping[str, ImageSet | None]") -> None:
+    """Raises: InputError if another process of the run has other files under these names."""
+    from jaxdefend.nets.devices import place, require_agreement
+
+    if place()[1] == 1:
+        return
+    from hashlib import sha256
+
+    import numpy as np
+
+    def told(images: "ImageSet | None") -> str:
+        if images is None:
+            return "none"
+        parts = [images[:1], images[-1:], *([] if images.labels is None else [np.asarray(images.labels)])]
+        digest = sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()[:12]
+        return f"{len(images)} images ({digest})"
+
+    digest = sha256(b"".join(np.asarray(array).tobytes() for of in net.weights.values() for array in of.values()))
+    require_agreement({"the net": digest.hexdigest()[:12], **{name: told(images) for name, images in sets.items()}})
 
 
 def _true_labels(clean: "Images", poisoned: "Mapping[str, ImageSet]") -> dict[str, Any]:

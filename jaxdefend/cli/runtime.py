@@ -1,5 +1,6 @@
 """How a command runs: exit status, the line of an error, Ctrl-C, devices and caches of jax, several processes."""
 
+import argparse
 import gc
 import os
 import shutil
@@ -346,11 +347,12 @@ def compilations() -> Path | None:
 # Several processes
 
 
-def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
+def join_processes(options: argparse.Namespace) -> None:
     """Begin a run over several processes if asked to; all but process 0 are silent from here on.
 
-    Raises: InputError if the options do not fit together, or the other processes cannot be reached.
+    Raises: InputError if the options do not fit together, the other processes cannot be reached, or they have others.
     """
+    coordinator, processes, process = options.coordinator, options.processes, options.process
     numbers = (processes, process)
     if coordinator is None or coordinator == "auto":
         if numbers != (None, None):
@@ -384,6 +386,10 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
     _Process.is_joined = True
     if jax.process_index():
         terminal.silence(nowhere)
+    from jaxdefend.nets.devices import require_agreement
+
+    own = {name: str(value) for name, value in vars(options).items() if name not in ("process", "out")}
+    require_agreement({f"--{name.replace('_', '-')}": value for name, value in own.items()})
 
 
 def _elsewhere(stream: Any, number: int) -> Any:

@@ -2,7 +2,7 @@
 
 import math
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Num, PyTree, UInt32
 
 from jaxdefend import InputError, ProcessEnded
+from jaxdefend.results.text import printable
 
 Arrays = Array | np.ndarray
 
@@ -190,6 +191,25 @@ def told(value: T) -> list[T]:
 def of_first(value: T) -> T:
     """What process 0 has, for all processes of the run; all of them must call it."""
     return told(value if place()[0] == 0 else None)[0]  # type: ignore[return-value]
+
+
+def require_agreement(own: Mapping[str, str]) -> None:
+    """Compares these with process 0's; all processes of the run must call it.
+
+    Raises: InputError, on all of them, if one has others.
+    """
+    if place()[1] == 1:
+        return
+    shares = told(dict(own))
+    for number, share in enumerate(shares):
+        for name, value in shares[0].items():
+            if share.get(name) != value:
+                other = printable(share.get(name, "none"), 100)
+                told_first = printable(value, 100)
+                raise InputError(
+                    f"process {number}: {name} is {other}, of process 0 {told_first}; expected the same files and "
+                    "options everywhere"
+                )
 
 
 def tree_of_first(tree: T) -> T:

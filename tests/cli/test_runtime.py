@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from argparse import Namespace
 from pathlib import Path
 from time import sleep
 
@@ -187,6 +188,7 @@ def test_ctrl_c_is_one_line():
 
 def test_after_the_results_it_says_where_they_are():
     body = """
+from argparse import Namespace
 from pathlib import Path
 def command(words, report):
     runtime.written.set(Path("there"))
@@ -334,7 +336,7 @@ def test_a_shell_with_too_little_memory():
 )
 def test_processes_that_do_not_fit_together(given, said):
     with pytest.raises(InputError, match=said):
-        runtime.join_processes(*given)
+        runtime.join_processes(Namespace(**dict(zip(("coordinator", "processes", "process"), given, strict=True))))
 
 
 def test_a_silent_process_still_says_why_it_ends(capsys, monkeypatch):
