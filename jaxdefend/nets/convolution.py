@@ -4,13 +4,11 @@ import math
 import os
 from functools import cache, partial, reduce
 from itertools import product
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float
 
 # Float32 in full on every backend: a GPU would otherwise multiply in TF32.
 PRECISION = lax.Precision.HIGHEST
@@ -313,35 +311,44 @@ def _pooled_windows(
     # A stack of stacks is copied once, a concatenation twice.
     windows = jnp.stack([jnp.stack(row) for row in taps]).reshape(math.prod(kernel.shape[:3]), -1)
     outputs = jnp.dot(kernel.reshape(-1, channels).T, windows, precision=PRECISION)
-    pooled, _ = _largest(outputs.reshape(channels, rows, 2, columns, 2, len(images)))
+    pooled = _unmarked(_largest(outputs.reshape(channels, rows, 2, columns, 2, len(images))))
     return jax.nn.relu(pooled + bias[:, None, None, None]).transpose(3, 1, 2, 0)
 
 
 @jax.custom_jvp
-def _largest(four: Float[Array, "k i 2 j 2 n"]) -> tuple[Float[Array, "k i j n"], Int32[Array, "k i j n"]]:
-    """Under each pool square, and its place, 0 to 3: where several are equal, one of them.
+def _largest(four: Float[Array, "k i 2 j 2 n"]) -> Float[Array, "k i j n"]:
+    """Under each pool square, with its place, 0 to 3, in the two lowest bits: where several are equal, one of them.
 
-    The places stand in the two lowest bits, so that one pass over the outputs finds both; less than a rounding is lost.
+    So one pass over the outputs finds both; less than a rounding is lost.
     """
 
     def marked(down: int, right: int) -> Array:
         bits = lax.bitcast_convert_type(four[:, :, down, :, right], jnp.int32)
         return lax.bitcast_convert_type(bits & ~3 | (2 * down + right), jnp.float32)
 
-    largest = apart(reduce(lax.max, [marked(down, right) for down in (0, 1) for right in (0, 1)]))
-    bits = lax.bitcast_convert_type(largest, jnp.int32)
-    # Without the mark a zero is a zero, and behind the ReLU it has no gradient.
-    return lax.bitcast_convert_type(bits & ~3, jnp.float32), bits & 3
+    return apart(reduce(lax.max, [marked(down, right) for down in (0, 1) for right in (0, 1)]))
 
 
 @_largest.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[Array, Array], tuple[Array, Any]]:
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (four,), (change,) = primals, tangents
-    largest, place = _largest(four)
+    largest = _largest(four)
+    place = lax.bitcast_convert_type(largest, jnp.int32) & 3
     # Split, for the transpose of that is one copy of what goes where.
     changes = [right for lower in lax.split(change, (1, 1), 2) for right in lax.split(lower, (1, 1), 4)]
     chosen = [jnp.where(place == i, part[:, :, 0, :, 0], 0) for i, part in enumerate(changes)]
-    return (largest, place), (reduce(lax.add, chosen), np.zeros(place.shape, jax.dtypes.float0))
+    return largest, reduce(lax.add, chosen)
+
+
+@jax.custom_jvp
+def _unmarked(largest: Float[Array, "k i j n"]) -> Float[Array, "k i j n"]:
+    """Without the place a zero is a zero, and behind the ReLU it has no gradient."""
+    return lax.bitcast_convert_type(lax.bitcast_convert_type(largest, jnp.int32) & ~3, jnp.float32)
+
+
+@_unmarked.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _unmarked(*primals), tangents[0]
 
 
 def _windows(
