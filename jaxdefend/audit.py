@@ -2,12 +2,13 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from jaxdefend import InputError
+from jaxdefend import InputError, Interrupted
 from jaxdefend.cli import arguments as options_of
 from jaxdefend.cli import inputs, output, runtime, terminal
 from jaxdefend.results.progress import Report
@@ -90,7 +91,12 @@ def _audit(arguments: Sequence[str], report: Report) -> int:
                 terminal.say(f"jaxdefend: {error}")
             return _Done(model, None, str(error))
 
-    done = _shared_out(models, folders, one)
+    try:
+        done = _shared_out(models, folders, one)
+    except KeyboardInterrupt:
+        if several and any((folder / "audit.json").exists() for folder in folders):
+            raise Interrupted(f"interrupted; {target}: the same command goes on with what is not there yet") from None
+        raise
     if not several and done[0].record is None:
         raise InputError(done[0].error)
     if place()[0] == 0:
@@ -113,7 +119,7 @@ def _shared_out(models: Sequence[str], folders: Sequence[Path], one: Callable[[s
         # What this process did, it has told.
         if number % processes != process:
             for note in each.record["notes"] if each.record else ():
-                terminal.warn(note)
+                terminal.warn(f"{each.model}: {note}")
             if each.error:
                 terminal.say(f"jaxdefend: {each.error}")
     return done
@@ -144,13 +150,16 @@ def _one(
 
     began = perf_counter()
     file = file_findings(path_of(model))
-    net, clean = _opened(model, file, options), None
-    asked = _asked(options, net)
-    if earlier := _earlier(folder / "audit.json", file, asked):
+    net = _opened(model, file, options)
+    clean = _opened_clean(net, options.clean) if options.clean else None
+    asked = _asked(options, clean)
+    if earlier := _earlier(folder, file, asked):
         terminal.note(f"{model}: audited before, in {folder}")
+        if not quiet:
+            terminal.show(_table([_Done(model, earlier)]))
         return earlier
-    if options.clean:
-        net, clean = _with_clean(net, options.clean, report)
+    if clean is not None and clean.labels is not None and net.input_scale is None:
+        net = inputs.scaled(net, clean, report=report)
     with inputs.scale_option(), options_of.options_named(["frr"]):
         found = audit(net, clean, file=file, frr=options.frr, seed=options.seed, progress=report)
     if found.input_scale:
@@ -162,7 +171,7 @@ def _one(
         write_json(staging / "audit.json", record)
         write_figure(staging / "audit.png", found.figure())
     for note in found.notes:
-        terminal.warn(note)
+        terminal.warn(f"{model}: {note}" if quiet else note)
     if not quiet:
         terminal.show(found.table())
         output.say_written(folder, ["audit.json", "audit.png", *files.values()], "audit.png")
@@ -181,15 +190,12 @@ def _opened(model: str, file: "FileFacts", options: argparse.Namespace) -> "Net"
         raise
 
 
-def _with_clean(net: "Net", paths: Sequence[str], report: Report) -> "tuple[Net, Images]":
-    """The clean images, and the net with the input scale that their labels speak for, where they have some."""
+def _opened_clean(net: "Net", paths: Sequence[str]) -> "Images":
+    """The clean images, with labels where these are asked for, to find the input scale, and there are some."""
     if net.input_scale is None:
-        try:
-            clean = inputs.open_set(paths, net, "--clean")
-        except InputError:
-            return net, inputs.open_set(paths, net, "--clean", labelled=False)
-        return inputs.scaled(net, clean, report=report), clean
-    return net, inputs.open_set(paths, net, "--clean", labelled=False)
+        with suppress(InputError):
+            return inputs.open_set(paths, net, "--clean")
+    return inputs.open_set(paths, net, "--clean", labelled=False)
 
 
 def _write_triggers(found: "Audit", folder: Path) -> dict[int, str]:
@@ -201,31 +207,31 @@ def _write_triggers(found: "Audit", folder: Path) -> dict[int, str]:
     return {label: f"triggers/class_{label}.h5" for label in found.triggers}
 
 
-def _asked(options: argparse.Namespace, net: "Net") -> dict[str, Any]:
-    """What an audit depends on beside the file; the clean images by what they show."""
+def _asked(options: argparse.Namespace, clean: "Images | None") -> dict[str, Any]:
+    """What an audit depends on beside the file; the clean images by what they show and how they are labelled."""
     from hashlib import sha256
 
     from jaxdefend import __version__
-    from jaxdefend.audits.carriers import images_for
-    from jaxdefend.datasets.files import open_images
+    from jaxdefend.datasets.images import digest
 
-    names = ("frr", "seed", "input_scale", "architecture")
-    asked = {name: getattr(options, name) for name in names} | {"clean_sha256": None, "version": __version__}
-    if options.clean:
-        images = open_images(inputs.expanded(options.clean), shape=net.image_shape, labelled=False)
-        asked["clean_sha256"] = sha256(images_for(net.image_shape, images)[0].tobytes()).hexdigest()
+    asked = {name: getattr(options, name) for name in ("frr", "seed", "input_scale")} | {"version": __version__}
+    asked["clean_sha256"] = None if clean is None else digest(clean)
+    graph = options.architecture
+    asked["architecture_sha256"] = None if graph is None else sha256(Path(graph).read_bytes()).hexdigest()
     return asked
 
 
-def _earlier(path: Path, file: "FileFacts", asked: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of an audit of the same file with the same options, if it is there."""
+def _earlier(folder: Path, file: "FileFacts", asked: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of an audit of the same file with the same options, if it is there, with the files that it names."""
     import json
 
     from jaxdefend.results.records import plain
 
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
         same = record["model"]["sha256"] == file.sha256 and record["asked"] == plain(asked)
+        files = ["audit.png", *(suspect["trigger"] for suspect in record["suspects"])]
+        same = same and all((folder / name).is_file() for name in files)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return record if same else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from os import PathLike
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -215,6 +216,14 @@ def cut(n: int, size: int, rows: slice) -> list[slice]:
     """The consecutive `rows` of `n` in slices of `size`."""
     first, last, _ = rows.indices(n)
     return [slice(start, min(start + size, last)) for start in range(first, last, size)]
+
+
+def digest(images: ImageSet) -> str:
+    """SHA-256 of the labels, where there are some, and of what the images show."""
+    found = sha256(b"" if images.labels is None else np.asarray(images.labels).tobytes())
+    for rows in cut(len(images), 256, slice(None)):
+        found.update(np.ascontiguousarray(images[rows]).tobytes())
+    return found.hexdigest()
 
 
 def described(images: ImageSet, source: str = "") -> str:

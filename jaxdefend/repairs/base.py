@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int, Int32, PRNGKeyArray, UInt8
 
 from jaxdefend import InputError
-from jaxdefend.datasets.images import ArrayImages, ImageSet, as_images, cut, labelled
+from jaxdefend.datasets.images import ArrayImages, ImageSet, as_images, digest, labelled
 from jaxdefend.nets.batches import batches, padded
 from jaxdefend.nets.devices import place, tree_of_first
 from jaxdefend.nets.inference import predictions
@@ -127,7 +127,7 @@ def repaired(settings: Method, net: Net, clean: Any, seed: int, report: Report, 
     name, seed = method_name(settings), checked_seed(seed)
     if saved is not None:
         asked = {field.name: _said(getattr(settings, field.name)) for field in fields(settings)}
-        digests = {"net": _net_digest(net), "images": _images_digest(images)}
+        digests = {"net": _net_digest(net), "images": digest(images)}
         same_run(saved, {"method": name, **asked, "seed": seed, **digests})
     module = import_module(f"{__package__}.{name.replace('-', '_')}")
     made = module.repair(settings, net, images, Run(seed, report, saved))
@@ -146,8 +146,8 @@ def method_name(settings: Method) -> str:
 def _said(value: Any) -> str | None:
     """A setting, for comparison with that of a run that was saved; files by what is in them."""
     if isinstance(value, tuple):
-        return " ".join(str(_said(each)) for each in value)
-    if isinstance(value, str | Path) and Path(value).is_file():
+        return " ".join(str(_said(Path(each) if isinstance(each, str) else each)) for each in value)
+    if isinstance(value, Path) and value.is_file():
         return sha256(Path(value).read_bytes()).hexdigest()
     return None if value is None else str(value)
 
@@ -156,13 +156,6 @@ def _net_digest(net: Net) -> str:
     digest = sha256(str(net.input_scale).encode())
     for leaf in jax.tree.leaves(net.weights):
         digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
-def _images_digest(images: ImageSet) -> str:
-    digest = sha256(np.asarray(images.labels).tobytes())
-    for rows in cut(len(images), 256, slice(None)):
-        digest.update(np.ascontiguousarray(images[rows]).tobytes())
     return digest.hexdigest()
 
 

@@ -41,24 +41,31 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 def _of_this_process(name: str) -> str:
     """A hidden name that says who writes it, so that what a killed process has left can be told."""
-    return f".{name}.{_host()}.{os.getpid()}"
+    return f".{_short(name)}.{_host()}.{os.getpid()}"
+
+
+def _short(name: str) -> str:
+    """A name that still is one with a little behind it; file systems have names of up to 255 bytes."""
+    return name if len(name.encode(errors="surrogateescape")) <= 200 else sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 @cache
 def _host() -> str:
     """Where numbers of processes mean the same: a machine, or a container of it."""
-    processes = ""
+    told = [platform.node()]
     with suppress(OSError):
-        processes = os.readlink("/proc/self/ns/pid")
-    return sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:8]
+        # Machines may be clones, and containers have the machine's start.
+        told += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+    return sha256(" ".join(told).encode()).hexdigest()[:8]
 
 
 def _clear_left_behind(folder: Path, name: str) -> None:
-    """Removes what processes of this machine that are no more have left of `name` in the folder."""
+    """Removes what processes of this machine that have ended left of `name` in the folder."""
     if os.name == "nt":  # There, asking whether a process lives would end it.
         return
-    for path in folder.glob(f".{escape(name)}.{_host()}.*"):
-        process = path.name.removeprefix(f".{name}.{_host()}.").split(".")[0]
+    begins = f".{_short(name)}.{_host()}."
+    for path in folder.glob(f"{escape(begins)}*"):
+        process = path.name.removeprefix(begins).split(".")[0]
         if process.isdecimal() and not _lives(int(process)):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

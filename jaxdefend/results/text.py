@@ -44,7 +44,8 @@ def narrow(name: str, width: int = 14) -> str:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns under their headings, the first one flush left, the others flush right."""
-    lines = [list(header), *map(list, rows)]
+    # A line break in a name would make lines of its own.
+    lines = [[cell.replace("\r", "\\r").replace("\n", "\\n") for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
     def line(cells: Sequence[str]) -> str:

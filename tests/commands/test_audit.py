@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from helpers import command
 from PIL import Image
@@ -12,6 +13,7 @@ from jaxdefend.audits import candidates
 from jaxdefend.audits.marks import OVERLAYS, STICKERS, WARPS
 from jaxdefend.datasets.inverted import InvertedTrigger
 from jaxdefend.nets.keras_files import write_model
+from jaxdefend.nets.net import Net
 
 
 @pytest.fixture
@@ -82,14 +84,42 @@ def test_clean_pictures_need_no_labels(models, tmp_path, few_marks):
         Image.fromarray(pixels).save(tmp_path / f"photos/holiday {'abcdefghijklmnopqr'[number]}.png")
     done = command("audit", models / "net_0.h5", "--clean", tmp_path / "photos", "--out", tmp_path / "out")
     assert done.returncode in (0, 1), done.stderr
-    assert json.loads((tmp_path / "out/audit.json").read_text())["carriers"]["kind"] == "clean images"
+    record = json.loads((tmp_path / "out/audit.json").read_text())
+    assert record["carriers"]["kind"] == "clean images"
 
     # What has been audited is the same by what the images show, wherever they lie.
     (tmp_path / "photos").rename(tmp_path / "moved")
     words = ("audit", models / "net_0.h5", "--clean", tmp_path / "moved", "--out", tmp_path / "out")
     assert "audited before" in command(*words).stderr
+    again = command(*words)
+    assert "audited before" in again.stderr and record["verdict"] in again.stdout
+    (tmp_path / "out/audit.png").unlink()
+    assert "audited before" not in command(*words).stderr and (tmp_path / "out/audit.png").exists()
     Image.new("RGB", (10, 12)).save(tmp_path / "moved/holiday a.png")
     assert "audited before" not in command(*words).stderr
+
+
+def test_another_label_is_another_audit(tmp_path, few_marks):
+    """Labels tell the input scale."""
+    plain = Net(small_net().graph, small_net().weights, None)
+    write_model(plain, tmp_path / "plain.h5")
+    pixels = small_pixels(20)
+    found = []
+    for scale in ("unit", "raw", "unit"):
+        np.savez(tmp_path / "clean.npz", x=pixels, y=plain.with_input_scale(scale)(pixels).argmax(axis=1))
+        done = command("audit", tmp_path / "plain.h5", "--clean", tmp_path / "clean.npz", "--out", tmp_path / "out")
+        assert "audited before" not in done.stderr
+        found.append(json.loads((tmp_path / "out/audit.json").read_text())["input_scale"])
+    assert found == ["unit", "raw", "unit"]
+
+
+def test_answers_that_are_no_numbers(tmp_path, few_marks):
+    weights = {layer: dict(arrays) for layer, arrays in small_net().weights.items()}
+    for layer in ("first", "last"):
+        weights[layer]["kernel"] = weights[layer]["kernel"] * np.float32(1e25)
+    write_model(small_net().with_weights(weights), tmp_path / "net.h5")
+    done = command("audit", tmp_path / "net.h5", "--out", tmp_path / "out")
+    assert done.returncode == 2 and "not a number" in done.stderr and not (tmp_path / "out").exists()
 
 
 def test_a_report_shows_it(models, tmp_path, few_marks):
