@@ -17,6 +17,7 @@ from jaxdefend.nets.batches import batches, padded
 from jaxdefend.nets.devices import place, tree_of_first
 from jaxdefend.nets.inference import predictions
 from jaxdefend.nets.net import Net
+from jaxdefend.nets.normalizing import normalizations
 from jaxdefend.nets.resuming import same_run
 from jaxdefend.repairs import METHODS, Grid, Method
 from jaxdefend.repairs.curve import ascending, checked_layer, curve, first_drop, mean_activations, number, points
@@ -125,6 +126,8 @@ def repaired(settings: Method, net: Net, clean: Any, seed: int, report: Report, 
     """The repair by the module that is called like the settings' method."""
     images = labelled(as_images(clean, net.image_shape), "clean images", net.classes)
     name, seed = method_name(settings), checked_seed(seed)
+    if getattr(settings, "statistics", "kept") == "measured" and not normalizations(net):
+        raise InputError("statistics measured: this net has no batch normalization; leave statistics out")
     if saved is not None:
         asked = {field.name: _said(getattr(settings, field.name)) for field in fields(settings)}
         digests = {"net": _net_digest(net), "images": digest(images)}

@@ -10,12 +10,12 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Int32, Num, PRNGKeyArray
 
-from jaxdefend import InputError, TrainingDiverged
+from jaxdefend import TrainingDiverged
 from jaxdefend.datasets.images import ArrayImages
 from jaxdefend.nets import kinds
 from jaxdefend.nets.devices import place
 from jaxdefend.nets.net import Net
-from jaxdefend.nets.normalizing import normalizations, with_statistics_of
+from jaxdefend.nets.normalizing import with_statistics_of
 from jaxdefend.nets.parallel import shared_step
 from jaxdefend.nets.resuming import latest, save
 from jaxdefend.nets.training import PLAIN, Mean, Schedule, State, fit, mean_and_gradient, started
@@ -103,14 +103,9 @@ class Tuned(NamedTuple):
 
 
 def tuned(settings: Any, tuning: Tuning, net: Net, parts: Split, run: Run, epoch_of_b0: int = 0) -> Tuned:
-    """The epoch that recognises most of the held-out images, the latest on a tie, of those in which it is complete.
-
-    Raises: InputError if the statistics of batch normalizations are to be measured and there are none.
-    """
+    """The epoch that recognises most of the held-out images, the latest on a tie, of those in which it is complete."""
     epochs = settings.epochs
     measures = getattr(settings, "statistics", "kept") == "measured"
-    if measures and not normalizations(net):
-        raise InputError("statistics measured: this net has no batch normalization; leave statistics out")
     schedule = Schedule(epochs * parts.passes, parts.batch, settings.learning_rate, settings.optimizer)
     begun = started(tuning.start, schedule)
     start = jax.device_get(tuning.start)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from helpers import ENVIRONMENT, random_net, random_pixels, refused, write_official
@@ -161,9 +162,13 @@ def test_processes_that_cannot_meet(options, said, tmp_path):
     assert said in refused("sweep", "net.h5", *options, cwd=tmp_path)
 
 
-def test_one_process_alone_has_everything():
+def test_one_process_alone_has_everything(monkeypatch):
     values = np.arange(5.0)
+    assert told("all") == ["all"] and of_first("mine") == "mine"
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert place() == (1, 3) and own_rows(5) == slice(1, 3)
     with alone():
         assert place() == (0, 1) and own_rows(5) == slice(0, 5)
         assert gathered(values, 5) is values and tree_of_first([values])[0] is values
-    assert told("all") == ["all"] and of_first("mine") == "mine"
+    assert place() == (1, 3)
