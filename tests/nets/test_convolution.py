@@ -168,7 +168,7 @@ def assert_close(found, expected):
 
 
 @pytest.mark.parametrize(("kernel", "size"), POOLED)
-@pytest.mark.parametrize("n", [1, 5, 16])
+@pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.slow), 5, pytest.param(16, marks=pytest.mark.slow)])
 def test_gradients_of_convolution_and_pool(kernel, size, n):
     arrays = drawn(n, size, kernel)
     found, expected = (

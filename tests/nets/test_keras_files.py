@@ -532,6 +532,7 @@ def real_pixels():
     return np.concatenate(found)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("name", REAL_NETS)
 def test_real_nets_equal_keras_on_every_real_image(name, real_pixels):

@@ -153,6 +153,7 @@ def test_real_nets_for_faces_and_photos(name, correct, poisoned):
 REAL_OTHER = [*MNIST, "faces_side_path", "cifar10_resnet20", "gtsrb_yellow_square"]
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("name", [name for name in REAL_OTHER if name != "mnist_clean_label"])
 def test_real_nets_of_other_people_equal_keras(name):

@@ -157,7 +157,7 @@ def test_a_single_step_is_a_step():
     assert float(rate(SCHEDULE)(0)) == 0 and float(rate(SCHEDULE)(12)) == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("n", [1, 5, 16, 33, 48])
+@pytest.mark.parametrize("n", [5, 33, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 16, 48))])
 def test_the_gradient_of_any_number_of_images_is_that_of_their_mean(n):
     net = new_net(SMALL, "unit", KEY)
     pixels, labels = jnp.resize(SMALL_PIXELS, (n, 9, 8, 3)), jnp.arange(n, dtype=jnp.int32) % 3
