@@ -56,25 +56,6 @@ def sharded(
     return spread(net, *images, *others)
 
 
-def summed(
-    compute: Callable[..., PyTree[Array]], parameters: PyTree, images: tuple[Num[Array, "n ..."], ...]
-) -> PyTree[Array]:
-    """The sum of `compute(parameters, *images)` over all devices, each with its own part of the images.
-
-    Args:
-        images: the first axis is split; all devices of this process divide it, so that a program may call this for
-            several numbers of images.
-    """
-
-    def on_device(parameters: PyTree, *images: Array) -> PyTree[Array]:
-        return jax.lax.psum(compute(parameters, *images), _DATA)
-
-    specs = (_REPLICATED, *(_SHARDED for _ in images))
-    every = mesh(jax.local_device_count())
-    spread = jax.shard_map(on_device, mesh=every, in_specs=specs, out_specs=_REPLICATED, check_vma=False)
-    return spread(parameters, *images)
-
-
 def replicated(arrays: PyTree, n: int) -> PyTree:
     """The arrays on all the devices that share `n` images, so that no call copies them there again."""
     return jax.device_put(arrays, NamedSharding(mesh(n), _REPLICATED))

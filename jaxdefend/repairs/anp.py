@@ -10,7 +10,6 @@ import optax
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
 
 from jaxdefend.datasets.images import ImageSet
-from jaxdefend.nets.devices import replicated
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.resuming import latest, save
 from jaxdefend.nets.training import Labels, Pixels, losses, mean_and_gradient
@@ -94,10 +93,8 @@ def search(
     towards a lower loss, undisturbed and disturbed.
     Source: Wu & Wang 2021 (ANP), equation 5 and algorithm 1.
     """
-    done = int(state.step)
-    # Placed as `_step` gives it back: it would be compiled once more for that.
-    state, net = replicated((state, net), jax.local_device_count())
-    for step in range(done, steps):
+    net = jax.device_put(net)
+    for step in range(int(state.step), steps):
         drawn = jax.random.fold_in(key, step)
         rows = np.asarray(jax.random.permutation(drawn, len(pixels)))[:batch]
         state, loss = _step(state, net, pixels[rows], labels[rows], jnp.float32(rate), drawn)

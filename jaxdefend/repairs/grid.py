@@ -16,7 +16,7 @@ from jaxdefend.nets.batches import batches
 from jaxdefend.nets.devices import gathered, own_rows, sharded
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.resuming import latest, save
-from jaxdefend.nets.training import Labels, Pixels, Schedule, losses, mean_and_gradient_here, rate, rows_of_steps
+from jaxdefend.nets.training import Labels, Pixels, Schedule, losses, mean_and_gradient, rate, rows_of_steps
 from jaxdefend.repairs import Grid
 from jaxdefend.repairs.base import GridCell, Repair, Run, recognised, split
 from jaxdefend.repairs.curve import ascending, checked_layer, mean_activations
@@ -157,7 +157,7 @@ def _step(
             def masked(net: Any, pixels: Array, labels: Array) -> Array:
                 return losses(jax.tree.map(jnp.multiply, net, mask), pixels, labels)
 
-            loss, slope = mean_and_gradient_here(masked, net, pixels, labels)
+            loss, slope = mean_and_gradient(masked, net, pixels, labels)
             updates, optimizer = _ADAM.update(slope, optimizer)
             return jax.tree.map(lambda weights, update: weights - peak * now * update, net, updates), optimizer, loss
 
