@@ -43,7 +43,7 @@ def rows(size: Size) -> list[Row]:
     def mapped() -> list[np.ndarray]:
         compute = partial(curves.masked_counts, layer="conv_3")
         running = [on_devices(compute, net, padded(images, batch_size()), masks) for images in sets]
-        return [np.sum([counts for counts, _ in counted], axis=0) for counted in running]
+        return [np.sum([np.sum(counts, axis=1) for counts, _ in counted], axis=0) for counted in running]
 
     def at_once() -> list[np.ndarray]:
         running = [on_devices(_right_at_once, net, padded(images, batch_size()), masks) for images in sets]

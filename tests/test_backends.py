@@ -70,7 +70,7 @@ def everything() -> dict[str, np.ndarray]:
     found["sweep"] = swept.valid.correct
     found["walk"] = np.array([face.answers for face in reports.walk(swept, images, poisoned, n=3).faces])
     masks = np.eye(6, dtype=np.float32)
-    found["masks"] = np.array(curve.masked_counts(net, *images, masks, layer="last").correct)
+    found["masks"] = np.sum(curve.masked_counts(net, *images, masks, layer="last").correct, axis=0)
     found["activations"] = reports.activate(net, images, poisoned).means()
     reports.under_masks(net, images, poisoned, settings=small_detector("masks"))
     reports.under_overlays(net, images, poisoned, settings=small_detector("strip"))

@@ -1,6 +1,6 @@
 """Pruning (Liu, Dolan-Gavitt & Garg 2018, "Fine-Pruning", section 3.1): channel orders, masks, and the curve."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -89,11 +89,14 @@ def nested_masks(order: Int[np.ndarray, " c"]) -> Float[np.ndarray, "m c"]:
 
 
 class Counts(NamedTuple):
-    """Of the images under each mask: B′ is correct; B′ agrees with B (the GoodNet lets them pass); both."""
+    """Of each device's images under each mask: B′ is correct; B′ agrees with B (the GoodNet lets them pass); both.
 
-    correct: Int32[Array, " m"]
-    agreed: Int32[Array, " m"]
-    agreed_correct: Int32[Array, " m"]
+    The host adds them up: devices that wait for each other's sums may wait for ever, see `mean_and_gradient`.
+    """
+
+    correct: Int32[Array, "d m"]
+    agreed: Int32[Array, "d m"]
+    agreed_correct: Int32[Array, "d m"]
 
 
 @partial(jax.jit, static_argnames="layer")
@@ -105,8 +108,7 @@ def masked_counts(
     layer: str,
 ) -> Counts:
     """Counts under any masks of the channels of `layer`: features once, then the head `vmap`ped over the masks."""
-    found = sharded(partial(_labels_under, layer=layer), net, (pixels,), masks)
-    return _counts(found, labels)
+    return sharded(partial(_counts, partial(_labels_under, layer=layer)), net, (pixels, labels), masks)
 
 
 @partial(jax.jit, static_argnames="layer")
@@ -114,7 +116,7 @@ def nested_counts(
     net: Net, pixels: Num[Array, "n h w c"], labels: Int32[Array, " n"], order: Int[Array, " k"], layer: str
 ) -> Counts:
     """`masked_counts` for `nested_masks(order)`, telescoped; for a layer whose readers are linear in its channels."""
-    return _counts(sharded(partial(_labels_along, layer=layer), net, (pixels,), order), labels)
+    return sharded(partial(_counts, partial(_labels_along, layer=layer)), net, (pixels, labels), order)
 
 
 def _labels_under(
@@ -188,11 +190,18 @@ def _labels_along(
     return jnp.concatenate([badnet[None], badnet[None], found[::-1], nothing[None]]).T
 
 
-def _counts(found: Int32[Array, "n r"], labels: Int32[Array, " n"]) -> Counts:
-    """Of the BadNet's labels, in the first column, and those under each mask, in the others."""
-    badnet, repaired, labels = found[:, :1], found[:, 1:], labels[:, None]
+def _counts(
+    labels_of: Callable[..., Int32[Array, "n r"]],
+    net: Net,
+    pixels: Num[Array, "n h w c"],
+    labels: Int32[Array, " n"],
+    given: Num[Array, "..."],
+) -> Counts:
+    """Of the BadNet's labels, in the first column of `labels_of`, and those under each mask, in the others."""
+    found, labels = labels_of(net, pixels, given), labels[:, None]
+    badnet, repaired = found[:, :1], found[:, 1:]
     correct, agreed = repaired == labels, (repaired == badnet) & (labels >= 0)
-    return Counts(correct.sum(axis=0), agreed.sum(axis=0), (correct & agreed).sum(axis=0))
+    return Counts(*(each.sum(axis=0)[None] for each in (correct, agreed, correct & agreed)))
 
 
 @dataclass(frozen=True)
@@ -220,7 +229,7 @@ def curve(net: Net, batches: Batches, order: Int[np.ndarray, " c"], layer: str) 
     )
     total, n = np.zeros((3, len(masks)), np.int64), np.zeros(1, np.int64)
     for counts, labels in running:
-        total, n = total + np.stack(counts), n + (labels >= 0).sum()
+        total, n = total + np.stack(counts).sum(axis=1), n + (labels >= 0).sum()
     n, *total = over_processes(np.concatenate([n, total.ravel()]))
     return Curve(int(n), *np.reshape(total, (3, len(masks))))
 

@@ -13,7 +13,7 @@ def test_a_label_stays_where_the_pruned_net_agrees():
     found, measures = forms.scores(net, ArrayImages(pixels), order, 0)
     labels = np.zeros(1, np.int32)
     agreed = [
-        nested_counts(net, image[None], labels, np.asarray(order), layer="conv_3").agreed[1:-1] for image in pixels
+        nested_counts(net, image[None], labels, np.asarray(order), layer="conv_3").agreed[0, 1:-1] for image in pixels
     ]
     np.testing.assert_allclose(found["label stays, ascending curve"], np.mean(agreed, axis=1), atol=1e-6)
     np.testing.assert_allclose(1 - measures["few_changed"].values, found["label stays, keep 0.2"], atol=1e-6)
