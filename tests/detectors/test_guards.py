@@ -63,7 +63,8 @@ def test_it_keeps_its_rate_on_what_it_was_made_with(guard_of, name):
     # 61 × 0.1: six images above the threshold.
     assert verdicts.rejected.sum() <= 6
     np.testing.assert_array_equal(verdicts.rejected, verdicts.scores > guard.threshold)
-    assert guard.threshold == conformal_threshold(verdicts.scores, 0.1)
+    # But for rounding: verdicts ask for more than scores, and are compiled apart.
+    assert guard.threshold == pytest.approx(conformal_threshold(verdicts.scores, 0.1), rel=1e-6)
     assert [row["rejected"] for row in verdicts.record()] == verdicts.rejected.tolist()
 
 
