@@ -22,7 +22,7 @@ from jaxdefend.nets.keras_config import write_config
 from jaxdefend.nets.keras_files import write_model, write_weights
 
 READ = """
-import json, resource, sys, time
+import json, pathlib, resource, sys, time
 resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
 from jaxdefend import InputError
 from jaxdefend.nets.keras_files import read_architecture, read_model
@@ -34,7 +34,10 @@ for path in sys.argv[1:]:
         said = repr(type(read(path)))
     except InputError as error:
         said = str(error)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # On Linux getrusage would hand down what the process that started this one took.
+    status = pathlib.Path("/proc/self/status")
+    told = status.read_text().partition("VmHWM:")[2].split() if status.exists() else ()
+    memory = int(told[0]) if told else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found[path] = said, time.monotonic() - start, memory * (1 if sys.platform == "darwin" else 1024)
 print(json.dumps(found))
 """
