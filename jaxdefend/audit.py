@@ -75,7 +75,7 @@ def _audit(arguments: Sequence[str], report: Report) -> int:
     from jaxdefend.nets.devices import of_first, place, require_agreement
 
     # A name by the time is not the same for all processes.
-    target = of_first(output.chosen_folder(options.out))
+    target = Path(of_first(str(output.chosen_folder(options.out))))
     if options.sarif and (options.sarif.is_dir() or not options.sarif.absolute().parent.is_dir()):
         raise InputError(f"--sarif {options.sarif}: expected the name of a file in a folder that is there")
     models = list(_files(options.models))
@@ -109,12 +109,13 @@ def _audit(arguments: Sequence[str], report: Report) -> int:
 def _shared_out(models: Sequence[str], folders: Sequence[Path], one: Callable[[str, Path], _Done]) -> list[_Done]:
     """What has become of every file; of several processes, each has every N-th."""
     from jaxdefend.nets.devices import alone, place, told
+    from jaxdefend.results.records import plain
 
     process, processes = place()
     with alone():
         own = [one(*each) for each in list(zip(models, folders, strict=True))[process::processes]]
-    shares = told(own)
-    done = [shares[number % processes][number // processes] for number in range(len(models))]
+    shares = told([plain(each) for each in own])
+    done = [_Done(**shares[number % processes][number // processes]) for number in range(len(models))]
     for number, each in enumerate(done):
         # What this process did, it has told.
         if number % processes != process:

@@ -1,7 +1,6 @@
 """The images of a batch spread over the devices of this process, and sums over all processes of a run."""
 
 import math
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Num, PyTree, UInt32
 
 from jaxdefend import InputError, ProcessEnded
+from jaxdefend.nets.messages import packed, unpacked
 from jaxdefend.results.text import printable
 
 Arrays = Array | np.ndarray
@@ -155,18 +155,19 @@ def gathered(own: Any, n: int) -> Any:
 def told(value: T) -> list[T]:
     """What every process of the run says, in their order; all of them must call it.
 
+    Args:
+        value: what JSON has, with arrays in it anywhere, see `nets.messages`.
     Raises: ProcessEnded if one of them has ended.
     """
     if place()[1] == 1:
         return [value]
-    # The processes of a run are one program: they may trust each other's pickles.
-    said = np.frombuffer(pickle.dumps(value), np.uint8)
+    said = np.frombuffer(packed(value), np.uint8)
     lengths = _of_each(np.array([len(said)], np.uint32))[:, 0].tolist()
     # A power of two: few shapes are compiled.
     words = np.zeros(1 << (-(-max(lengths) // 4) - 1).bit_length(), np.uint32)
     words.view(np.uint8)[: len(said)] = said
     found = _of_each(words)
-    return [pickle.loads(each.tobytes()[:length]) for each, length in zip(found, lengths, strict=True)]
+    return [unpacked(each.tobytes()[:length]) for each, length in zip(found, lengths, strict=True)]
 
 
 def of_first(value: T) -> T:
