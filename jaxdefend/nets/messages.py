@@ -11,19 +11,20 @@ _ARRAY = "$array"
 
 
 def packed(value: Any) -> bytes:
-    """Of what JSON has, with arrays in it anywhere. Raises: TypeError for anything else."""
+    """Of what JSON has, with arrays of numbers in it anywhere. Raises: TypeError for anything else."""
     arrays: list[np.ndarray] = []
 
     def aside(each: Any) -> dict[str, int]:
-        if not isinstance(each, np.ndarray | np.generic | jax.Array):
-            raise TypeError(f"{type(each).__name__}: processes say JSON and arrays to each other")
-        arrays.append(np.asarray(each))
+        array = np.asarray(each)
+        if not isinstance(each, np.ndarray | np.generic | jax.Array) or array.dtype.hasobject:
+            raise TypeError(f"{type(each).__name__}: processes say JSON and arrays of numbers to each other")
+        arrays.append(array)
         return {_ARRAY: len(arrays) - 1}
 
     text = json.dumps(value, default=aside).encode()
     buffer = io.BytesIO()
     named = {f"array_{number}": array for number, array in enumerate(arrays)}
-    np.savez(buffer, allow_pickle=False, text=np.frombuffer(text, np.uint8), **named)
+    np.savez(buffer, text=np.frombuffer(text, np.uint8), **named)
     return buffer.getvalue()
 
 
