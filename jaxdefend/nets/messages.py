@@ -19,12 +19,11 @@ def packed(value: Any) -> bytes:
         if not isinstance(each, np.ndarray | np.generic | jax.Array) or array.dtype.hasobject:
             raise TypeError(f"{type(each).__name__}: processes say JSON and arrays of numbers to each other")
         arrays.append(array)
-        return {_ARRAY: len(arrays) - 1}
+        return {_ARRAY: len(arrays)}
 
     text = json.dumps(value, default=aside).encode()
     buffer = io.BytesIO()
-    named = {f"array_{number}": array for number, array in enumerate(arrays)}
-    np.savez(buffer, text=np.frombuffer(text, np.uint8), **named)
+    np.savez(buffer, np.frombuffer(text, np.uint8), *arrays)
     return buffer.getvalue()
 
 
@@ -33,6 +32,6 @@ def unpacked(said: bytes) -> Any:
     with np.load(io.BytesIO(said), allow_pickle=False) as found:
 
         def back(each: dict[str, Any]) -> Any:
-            return found[f"array_{each[_ARRAY]}"][()] if each.keys() == {_ARRAY} else each
+            return found[f"arr_{each[_ARRAY]}"][()] if each.keys() == {_ARRAY} else each
 
-        return json.loads(found["text"].tobytes(), object_hook=back)
+        return json.loads(found["arr_0"].tobytes(), object_hook=back)
