@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxdefend import InputError
 from jaxdefend.audits.calibration import calibration_of
 from jaxdefend.audits.candidates import candidates
 from jaxdefend.audits.carriers import FEW, Carriers, carriers, images_for
 from jaxdefend.audits.file import FileFacts
+from jaxdefend.audits.findings import suspicious
 from jaxdefend.audits.graph import graph_findings
 from jaxdefend.audits.inverted import inverted_trigger
 from jaxdefend.audits.result import Audit, Suspect
@@ -16,6 +18,7 @@ from jaxdefend.nets.loading import scaled_by_assumption
 from jaxdefend.nets.net import Net
 from jaxdefend.results.progress import Report
 from jaxdefend.results.settings import checked_seed, require
+from jaxdefend.results.text import counted
 
 _SHOWN = 3
 
@@ -29,6 +32,12 @@ def audited(net: Net, clean: Any, file: FileFacts | None, frr: float, seed: int,
     net = scaled_by_assumption(net, as_images(pixels))
     found = carriers(net, pixels, kind, seed)
     calibration = calibration_of(net.classes, found.kind)
+    graph = graph_findings(net)
+    if len(np.unique(found.labels)) == 1 and not suspicious((*graph, *(file.findings if file else ()))):
+        raise InputError(
+            f"{name}: the net answers {found.labels[0]} to {_all(found)}, of which nothing can be told; expected "
+            "images of several classes, on the net's own input scale"
+        )
     ranked = candidates(net, found, seed, report)
     scores = [(each, calibration.score(each.statistics)) for each in ranked.candidates]
     scored = sorted(scores, key=lambda each: -each[1])
@@ -42,7 +51,7 @@ def audited(net: Net, clean: Any, file: FileFacts | None, frr: float, seed: int,
         suspects=suspects,
         candidates=tuple(scored),
         stickers=ranked.stickers,
-        graph=graph_findings(net),
+        graph=graph,
         frr=frr,
         threshold=threshold,
         calibration=calibration.record(),
@@ -55,19 +64,24 @@ def audited(net: Net, clean: Any, file: FileFacts | None, frr: float, seed: int,
     )
 
 
+def _all(carriers: Carriers) -> str:
+    """What the marks were put on, in words."""
+    own = {"drawn shapes": "all drawn images", "synthetic faces": "all synthetic faces"}
+    n = carriers.distinct
+    return own.get(carriers.kind, "the only clean image" if n == 1 else f"all {n} clean images")
+
+
 def _notes(net: Net, carriers: Carriers) -> list[str]:
     notes = []
     answers = len(np.unique(carriers.labels))
     if carriers.distinct < FEW:
         notes.append(
-            f"{carriers.distinct} clean images: fewer than {FEW} say little about images that a trigger was not "
-            "fitted to; the p-values come from 64"
+            f"{counted(carriers.distinct, 'clean image')}: fewer than {FEW} say little about images that a trigger "
+            "was not fitted to; the p-values come from 64"
         )
     if carriers.kind == "drawn shapes":
         notes.append("without clean images of the net's own kind, shapes were drawn: false alarms are more likely")
-    if answers == 1:
-        notes.append(f"the net answers {carriers.labels[0]} to all {carriers.distinct} images: nothing can be told")
-    elif answers < min(net.classes, len(carriers.labels)) / 8:
+    if answers < min(net.classes, len(carriers.labels)) / 8:
         notes.append(f"the net gives only {answers} answers to {carriers.distinct} images: is its input scale right?")
     if net.classes == 2:
         notes.append("two classes: what one does not get the other does; only the graph and the file are judged")

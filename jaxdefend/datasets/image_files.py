@@ -17,6 +17,8 @@ from jaxdefend.datasets.sources import reason, shown
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+# The texts by which a PNG says that it is an inverted trigger, and for which class.
+TRIGGER, TARGET = "jaxdefend_trigger", "jaxdefend_target"
 _EXPECTED = "PNG, JPEG, BMP, WebP, TIFF or GIF"
 
 
@@ -31,9 +33,14 @@ class Seen(NamedTuple):
 def seen(path: Path) -> Seen:
     """What the header of a picture says.
 
-    Raises: InputError if it is not a readable picture, has more than 64 megapixels or more than 65,535 on a side.
+    Raises: InputError if it is not a readable picture, has more than 64 megapixels or more than 65,535 on a side, or
+        is an inverted trigger.
     """
     with _opened(path) as image:
+        if is_marked(image):
+            raise InputError(
+                f"{shown(path)}: an inverted trigger, expected an image; a trigger is a poisoned set of its own"
+            )
         on_its_side = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         width, height = reversed(image.size) if on_its_side else image.size
         return Seen(height, width, image.mode in ("1", "L", "LA") or image.mode.startswith("I"))
@@ -58,6 +65,11 @@ def rgba(path: Path) -> tuple[UInt8[np.ndarray, "h w 4"], Mapping[str, str]]:
         if not image.has_transparency_data:
             raise InputError(f"{shown(path)}: has no transparency, expected an RGBA picture")
         return np.asarray(image.convert("RGBA")), dict(getattr(image, "text", {}))
+
+
+def is_marked(image: Image.Image) -> bool:
+    """Whether the picture says that it is an inverted trigger."""
+    return TRIGGER in image.info or TARGET in image.info
 
 
 @contextmanager

@@ -12,15 +12,14 @@ from PIL import Image, PngImagePlugin
 
 from jaxdefend import InputError
 from jaxdefend.datasets import hdf5
-from jaxdefend.datasets.image_files import rgba
+from jaxdefend.datasets.image_files import TARGET, TRIGGER, is_marked, rgba
 from jaxdefend.datasets.pixels import MAX_IMAGE_BYTES, Shape, dimensions
 from jaxdefend.datasets.sources import shown
 from jaxdefend.results.records import replacing
 from jaxdefend.results.text import printable
 
-# The attribute that names the format, and its version.
-FORMAT, VERSION = "jaxdefend_trigger", 1
-_TARGET = "jaxdefend_target"
+# Of the format that TRIGGER names: an attribute in HDF5, a text in PNG.
+VERSION = 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,14 +78,14 @@ class InvertedTrigger:
                 with replacing(path) as temporary, h5py.File(temporary, "w") as file:
                     file.create_dataset("mask", data=self.mask, track_times=False)
                     file.create_dataset("pattern", data=self.pattern, track_times=False)
-                    file.attrs[FORMAT] = VERSION
+                    file.attrs[TRIGGER] = VERSION
                     if self.target is not None:
                         file.attrs["target"] = self.target
             case ".png":
                 picture, told = self._picture(), PngImagePlugin.PngInfo()
-                told.add_text(FORMAT, str(VERSION))
+                told.add_text(TRIGGER, str(VERSION))
                 if self.target is not None:
-                    told.add_text(_TARGET, str(self.target))
+                    told.add_text(TARGET, str(self.target))
                 with replacing(path) as temporary:
                     picture.save(temporary, format="PNG", pnginfo=told)
             case _:
@@ -133,24 +132,24 @@ def is_trigger(path: Path | str) -> bool:
     try:
         if h5py.is_hdf5(path):
             with h5py.File(path, "r", locking=False) as file:
-                return FORMAT in file.attrs
+                return TRIGGER in file.attrs
         # The texts stand before the pixels, which are not read.
         with open(path, "rb") as file:
             if file.read(8) != b"\x89PNG\r\n\x1a\n":
                 return False
             file.seek(0)
             with Image.open(file, formats=("PNG",)) as image:
-                return FORMAT in image.info or _TARGET in image.info
+                return is_marked(image)
     except (OSError, RuntimeError, ValueError, KeyError, SyntaxError):
         return False
 
 
 def _from_hdf5(path: Path, image_shape: Shape) -> tuple[Any, Any, Any]:
     with hdf5.opened(path) as file:
-        version, target = _whole(file, FORMAT, path), _whole(file, "target", path)
+        version, target = _whole(file, TRIGGER, path), _whole(file, "target", path)
         if version != VERSION:
             told = "no trigger" if version is None else f"a trigger of version {version}"
-            raise InputError(f"{shown(path)}: {told}, expected the attribute {FORMAT} to be {VERSION}")
+            raise InputError(f"{shown(path)}: {told}, expected the attribute {TRIGGER} to be {VERSION}")
         for name, shape in (("mask", image_shape[:2]), ("pattern", image_shape)):
             # Before anything is read.
             found = hdf5.dataset(file, name, path).shape
@@ -175,12 +174,12 @@ def _whole(file: h5py.File, name: str, path: Path) -> int | None:
 
 def _from_picture(path: Path, image_shape: Shape) -> tuple[Any, Any, Any]:
     pixels, texts = rgba(path)
-    if texts.get(FORMAT, str(VERSION)) != str(VERSION):
-        raise InputError(f"{shown(path)}: a trigger of version {printable(texts[FORMAT], 20)}, expected {VERSION}")
+    if texts.get(TRIGGER, str(VERSION)) != str(VERSION):
+        raise InputError(f"{shown(path)}: a trigger of version {printable(texts[TRIGGER], 20)}, expected {VERSION}")
     pattern = pixels[..., :3].astype(np.float32)
     if image_shape[2] == 1:
         pattern = np.rint(pattern.mean(axis=2, keepdims=True))
-    told = texts.get(_TARGET)
+    told = texts.get(TARGET)
     target = int(told) if isinstance(told, str) and told.isdecimal() and len(told) < 10 else None
     return pixels[..., 3] / np.float32(255), pattern, target
 

@@ -25,7 +25,7 @@ from jaxdefend.results.progress import Report
 from jaxdefend.results.rates import Rate
 from jaxdefend.results.records import plain
 from jaxdefend.results.settings import checked_seed
-from jaxdefend.results.text import table
+from jaxdefend.results.text import counted, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -180,7 +180,7 @@ class Split(NamedTuple):
 def split(settings: Any, clean: ImageSet, seed: int) -> Split:
     """Raises: InputError if there are too few images, or all have one label."""
     if len(clean) < 10:
-        raise InputError(f"{len(clean)} clean images to train on; expected ten or more")
+        raise InputError(f"{counted(len(clean), 'clean image')} to train on; expected ten or more")
     labels = np.asarray(clean.labels)
     if method_name(settings) != "distill" and len(np.unique(labels)) == 1:
         raise InputError(
@@ -213,7 +213,7 @@ def doubts_about_repair(settings: Any, net: Net, images: int, before: Rate, afte
     if 100 * (before.share - after.share) <= _LARGE_LOSS + asked:
         return ()
     if images < net.classes and name != "distill":
-        advice = f"{images} images of {net.classes} classes are few: the method distill needs no image of each"
+        advice = f"{counted(images, 'image')} for {net.classes} classes: the method distill needs no image of each"
     elif trains:
         advice = "choose a lower learning rate or more epochs"
     else:

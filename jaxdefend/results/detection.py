@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from jaxdefend import InputError
 from jaxdefend.results.rates import Rate
+from jaxdefend.results.text import counted
 
 Scores = Float[np.ndarray, " n"]
 Clean = Float[np.ndarray, " c"]
@@ -44,7 +45,8 @@ def normal_threshold(clean: Scores, frr: float) -> float:
     """
     _check_frr(frr)
     if len(clean) < 2 or clean.std() == 0:
-        raise InputError(f"{len(clean)} clean images with one score; expected several scores to fit a normal to")
+        found = counted(len(clean), "clean image")
+        raise InputError(f"{found} with one score; expected several scores to fit a normal to")
     return NormalDist(float(clean.mean(dtype=np.float64)), float(clean.std(dtype=np.float64))).inv_cdf(1 - frr)
 
 
@@ -72,7 +74,8 @@ def _rank(n: int, frr: float) -> int:
     above = math.floor((n + 1) * frr + 1e-9)
     if above < 1:
         raise InputError(
-            f"false rejection rate {frr:g}: finer than {n} clean images allow; expected {1 / (n + 1):.2g} or more"
+            f"false rejection rate {frr:g}: finer than {counted(n, 'clean image')} {'allows' if n == 1 else 'allow'}; "
+            f"expected {1 / (n + 1):.2g} or more"
         )
     return n + 1 - above
 

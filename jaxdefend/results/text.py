@@ -42,6 +42,11 @@ def narrow(name: str, width: int = 14) -> str:
     return textwrap.fill(printable(name, 60), width)
 
 
+def counted(n: int, what: str) -> str:
+    """ "1 image", "2,000 images"."""
+    return f"{n:,} {what if n == 1 else f'{what}s'}"
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns under their headings, the first one flush left, the others flush right."""
     # A line break in a name would make lines of its own.

@@ -65,8 +65,8 @@ def test_the_same_seed_gives_the_same_audit(few_marks):
 
 
 def test_few_images_are_told_and_work(few_marks):
-    found = jd.audits.audit(small_net(), small_pixels(5))
-    assert any("fewer than 16" in note for note in found.notes) and found.carriers["n"] == 5
+    found = jd.audits.audit(small_net(), small_pixels(12))
+    assert any("fewer than 16" in note for note in found.notes) and found.carriers["n"] == 12
 
 
 def test_without_images_shapes_are_drawn_and_told(few_marks):
@@ -75,12 +75,17 @@ def test_without_images_shapes_are_drawn_and_told(few_marks):
     assert len(found.stickers) == CLASSES
 
 
-def test_a_net_with_one_answer_is_told(few_marks):
+def test_where_all_images_get_one_answer_nothing_is_said_to_be_found(few_marks):
     net = small_net()
     bias = np.zeros(CLASSES, np.float32)
     bias[3] = 1e6
     constant = net.with_weights({**net.weights, "answer": net.weights["answer"] | {"bias": bias}})
-    assert any("answers 3 to all" in note for note in jd.audits.audit(constant, small_pixels(20)).notes)
+    with pytest.raises(jd.InputError, match="answers 3 to all 20 clean images, of which nothing can be told"):
+        jd.audits.audit(constant, small_pixels(20))
+    with pytest.raises(jd.InputError, match="answers 3 to all drawn images"):
+        jd.audits.audit(constant)
+    with pytest.raises(jd.InputError, match="to the only clean image"):
+        jd.audits.audit(small_net(), small_pixels(1))
 
 
 def test_answers_that_are_no_numbers_are_refused(few_marks):

@@ -193,7 +193,7 @@ def test_predict_with_a_guard(place):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("calibrate", "net.h5", "--clean", "one.h5", "--frr", "0.05"), "--frr 0.05: finer than 1 clean images allow"),
+        (("calibrate", "net.h5", "--clean", "one.h5", "--frr", "0.05"), "--frr 0.05: finer than 1 clean image allows"),
         (("calibrate", "net.h5", "--clean", "clean.h5", "--frr", "0"), "--frr 0: expected a share"),
         (("calibrate", "net.h5", "--clean", "clean.h5", "--frr", "0.001"), "finer than 60 clean images"),
         (("calibrate", "net.h5", "--clean", "clean.h5", "--detector", "strip", "--overlays", "0"), "--overlays 0"),

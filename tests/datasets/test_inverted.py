@@ -8,6 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from jaxdefend import InputError
+from jaxdefend.datasets.files import open_images
 from jaxdefend.datasets.inverted import InvertedTrigger, is_trigger
 
 SHAPE = (6, 5, 3)
@@ -36,6 +37,12 @@ def test_one_image_and_many():
     np.testing.assert_array_equal(one(images)[2], one(images[2]))
     with pytest.raises(InputError, match="images are 5×6×3, the trigger 6×5×3"):
         one(pixels(shape=(5, 6, 3)))
+
+
+def test_its_picture_is_no_image(tmp_path):
+    trigger().save(tmp_path / "trigger.png")
+    with pytest.raises(InputError, match="an inverted trigger, expected an image"):
+        open_images(tmp_path / "trigger.png", labelled=False)
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (6, 5, 1)])

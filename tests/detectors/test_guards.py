@@ -165,7 +165,7 @@ def test_progress(net):
 @pytest.mark.parametrize(
     ("images", "options", "said"),
     [
-        (small_pixels(1), {"frr": 0.01}, "finer than 1 clean images allow"),
+        (small_pixels(1), {"frr": 0.01}, "finer than 1 clean image allows"),
         (CLEAN, {"frr": 0.0}, "false rejection rate 0: expected a share"),
         (CLEAN, {"frr": (0.1, 0.001)}, "false rejection rate 0.001: finer than 60 clean images"),
         (CLEAN, {"frr": ()}, "no false rejection rate given"),

@@ -69,7 +69,7 @@ def test_an_frr_finer_than_the_images_allow():
 
 
 def test_one_image_fits_no_normal():
-    with pytest.raises(InputError, match="1 clean images"):
+    with pytest.raises(InputError, match="1 clean image with one score"):
         detection.normal_threshold(np.zeros(1), 0.05)
 
 
