@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import inputs, methods, output, runtime, terminal
+from jaxdefend.cli import image_sets, inputs, methods, output, path_kinds, runtime, terminal
 from jaxdefend.detectors import DEFAULT, DETECTORS, Detector
 from jaxdefend.results.progress import Report
 
@@ -149,7 +149,7 @@ def _detect(arguments: Sequence[str], report: Report) -> None:
 
 
 def _out_of_order(options: argparse.Namespace, left: Sequence[str]) -> str | None:
-    return inputs.out_of_order(f"detect {options.action}", [options.model, *left], "--clean")
+    return path_kinds.out_of_order(f"detect {options.action}", [options.model, *left], "--clean")
 
 
 def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Report) -> None:
@@ -161,7 +161,7 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Re
     target = output.chosen_folder(options.out)
     net = inputs.open_net(options.model, input_scale=options.input_scale, architecture=options.architecture)
     paths = options.clean or [_synthetic(options, net, report).valid]
-    clean = inputs.open_set(paths, net, "--clean", labels=options.labels, labelled=net.input_scale is None)
+    clean = image_sets.open_set(paths, net, "--clean", labels=options.labels, labelled=net.input_scale is None)
 
     with output.results_folder(target, ("guard.json", "overlays.h5")) as folder:
         net = _scaled_to_calibrate(net, clean, report)
@@ -192,7 +192,7 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Re
                 f"{100 * level.frr:.3g} % with {100 * found['confidence']:.0f} % confidence, below "
                 f"{100 * found['frr_95']:.3g} % with 95 %, from {len(clean)} images"
             )
-    terminal.note(inputs.verdict_rule(guard))
+    terminal.note(guard.verdict_rule())
     files = ["guard.json", *(["overlays.h5"] if guard.pool is not None else [])]
     terminal.note(f"written to {target}/: {', '.join(files)}; use it with --guard {target / 'guard.json'}")
 
@@ -211,7 +211,7 @@ def _scaled_to_calibrate(net: "Net", clean: "ImageSet", report: Report) -> "Net"
     if net.input_scale is None and (share := recognised_share(found, clean)) < 0.5:
         told = "; ".join(doubts) or f"--clean: {100 * share:.1f} % are given their label"
         raise InputError(f"{told}, on the best input scale; give --input-scale, or images with labels of this net")
-    inputs.warn_of_doubts(doubts)
+    image_sets.warn_of_doubts(doubts)
     return found
 
 
@@ -235,7 +235,7 @@ def _score(options: argparse.Namespace, arguments: Sequence[str], report: Report
 
     target = output.chosen_folder(options.out)
     net = inputs.open_net(options.model, input_scale=options.input_scale, architecture=options.architecture)
-    images = inputs.open_set(options.images, net, labelled=False)
+    images = image_sets.open_set(options.images, net, labelled=False)
     net = inputs.scaled_without_labels(net, images, fallback=input_scale_of(options.guard) if options.guard else None)
     guard = Guard.load(options.guard, net) if options.guard else None
 
@@ -255,7 +255,7 @@ def _score(options: argparse.Namespace, arguments: Sequence[str], report: Report
         text = (folder / "scores.csv").read_text(encoding="utf-8")
     terminal.show(text.rstrip("\n"))
     if guard is not None:
-        terminal.note(inputs.verdict_rule(guard))
+        terminal.note(guard.verdict_rule())
     output.say_written(target, ["scores.csv", "scores.json"], "scores.csv")
 
 
@@ -323,9 +323,9 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str], report: Rep
         for name, figure in figures.items():
             write_figure(folder / name, figure)
 
-    inputs.warn_of_doubts(found.notes)
+    image_sets.warn_of_doubts(found.notes)
     terminal.show(found.table())
-    terminal.note(inputs.verdict_rule(guard))
+    terminal.note(guard.verdict_rule())
     output.say_written(target, ["detect.json", "detect.csv", *figures], "histogram.png")
 
 
@@ -374,8 +374,8 @@ def _warn_of_what_the_guard_holds(options: argparse.Namespace) -> None:
         terminal.warn(f"{', '.join(given)}: not read; the guard holds its detectors, settings and thresholds")
 
 
-def _synthetic(options: argparse.Namespace, net: "Net", report: Report) -> inputs.SyntheticSets:
-    sets = inputs.synthetic_sets(options.model, report)
+def _synthetic(options: argparse.Namespace, net: "Net", report: Report) -> image_sets.SyntheticSets:
+    sets = image_sets.synthetic_sets(options.model, report)
     if sets is None:
         raise InputError(f"{net.name}: no clean images; pass them with --clean CLEAN.h5")
     return sets
@@ -387,7 +387,7 @@ def _pool(options: argparse.Namespace, net: "Net", settings: Sequence[Detector])
         return None
     if not any(detector.uses_pool for detector in settings):
         raise InputError("--pool: none of these detectors reads it; leave it out (strip, both do)")
-    return inputs.open_set(options.pool, net, "--pool", labelled=False)
+    return image_sets.open_set(options.pool, net, "--pool", labelled=False)
 
 
 def _note_pool(guard: "Guard") -> None:

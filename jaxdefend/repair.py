@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import inputs, methods, output, runtime, terminal
+from jaxdefend.cli import image_sets, inputs, methods, output, path_kinds, runtime, terminal
 from jaxdefend.repairs import METHODS, Grid
 from jaxdefend.results.progress import Report
 
@@ -63,14 +63,14 @@ def _parser() -> options_of.Parser:
 
 def _repair(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(
-        arguments, lambda found, left: inputs.out_of_order("repair", [found.model, *left], "--valid")
+        arguments, lambda found, left: path_kinds.out_of_order("repair", [found.model, *left], "--valid")
     )
     method = "grid" if options.grid else options.method
     settings: Any = methods.chosen(options, TABLE, method)[method]
     if options.resume and options.out is None:
         raise InputError("--resume needs --out: the folder that the interrupted run was to write")
     if options.drop is not None:
-        inputs.note_small_drops([options.drop])
+        options_of.note_small_drops([options.drop])
     runtime.join_processes(options)
     from jaxdefend.nets.checkpoints import write_checkpoint
     from jaxdefend.nets.keras_files import write_model
@@ -122,7 +122,7 @@ def _repair(arguments: Sequence[str], report: Report) -> None:
                 record["b0"] = {"model": output.file_record(folder / "b0.h5"), **results["b0"]}
             write_json(folder / "repair.json", record)
 
-    inputs.warn_of_doubts(measured.notes)
+    image_sets.warn_of_doubts(measured.notes)
     if not repair.notes and repair.rule != "anti":
         before, after = (measured.clean[key].hits for key in ("badnet", "repaired"))
         for line in doubts_about_repair(settings, net, len(valid), before, after, "clean images"):

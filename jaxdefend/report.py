@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import inputs, output, runtime, terminal
+from jaxdefend.cli import inputs, output, path_kinds, runtime, terminal
 from jaxdefend.results.progress import Report
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _parser() -> options_of.Parser:
 
 def _report(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(
-        arguments, lambda found, left: inputs.out_of_order("report", [found.model, *left], "--valid")
+        arguments, lambda found, left: path_kinds.out_of_order("report", [found.model, *left], "--valid")
     )
     if options.out.is_dir():
         raise InputError(f"--out {options.out}: is a folder, expected the name of an HTML file")
