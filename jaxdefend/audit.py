@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError, Interrupted
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import image_sets, inputs, output, path_kinds, runtime, terminal
+from jaxdefend.cli import image_sets, inputs, output, path_kinds, processes, runtime, terminal
 from jaxdefend.results.progress import Report
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class _Done:
 
 def _audit(arguments: Sequence[str], report: Report) -> int:
     options = _parser().parsed(arguments)
-    runtime.join_processes(options)
+    processes.join(options)
     from jaxdefend.nets.devices import of_first, place, require_agreement
 
     # A name by the time is not the same for all processes.

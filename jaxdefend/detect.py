@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import image_sets, inputs, methods, output, path_kinds, runtime, terminal
+from jaxdefend.cli import image_sets, inputs, methods, output, path_kinds, processes, runtime, terminal
 from jaxdefend.detectors import DEFAULT, DETECTORS, Detector
 from jaxdefend.results.progress import Report
 
@@ -144,7 +144,7 @@ def _add_settings(parser: argparse.ArgumentParser, table: methods.Table) -> None
 
 def _detect(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(arguments, _out_of_order)
-    runtime.join_processes(options)
+    processes.join(options)
     {"calibrate": _calibrate, "score": _score, "evaluate": _evaluate}[options.action](options, arguments, report)
 
 

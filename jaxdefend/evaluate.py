@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import image_sets, inputs, output, path_kinds, runtime, terminal
+from jaxdefend.cli import image_sets, inputs, output, path_kinds, processes, runtime, terminal
 from jaxdefend.results.progress import Report
 
 EXAMPLES = """examples:
@@ -36,7 +36,7 @@ def _evaluate(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(
         arguments, lambda found, left: path_kinds.out_of_order("evaluate", [found.model, *left], "--clean")
     )
-    runtime.join_processes(options)
+    processes.join(options)
     from jaxdefend.repairs.measurement import measure
     from jaxdefend.results.records import write_json
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import image_sets, inputs, methods, output, path_kinds, runtime, terminal
+from jaxdefend.cli import image_sets, inputs, interrupts, methods, output, path_kinds, processes, runtime, terminal
 from jaxdefend.repairs import METHODS, Grid
 from jaxdefend.results.progress import Report
 
@@ -71,7 +71,7 @@ def _repair(arguments: Sequence[str], report: Report) -> None:
         raise InputError("--resume needs --out: the folder that the interrupted run was to write")
     if options.drop is not None:
         options_of.note_small_drops([options.drop])
-    runtime.join_processes(options)
+    processes.join(options)
     from jaxdefend.nets.checkpoints import write_checkpoint
     from jaxdefend.nets.keras_files import write_model
     from jaxdefend.repairs.base import doubts_about_repair
@@ -89,7 +89,7 @@ def _repair(arguments: Sequence[str], report: Report) -> None:
 
     with output.resumable(target, options.resume) as saved:
         net = inputs.scaled(net, valid, report=report)
-        with runtime.stopping(report) as stoppable, methods.named_as_options(TABLE):
+        with interrupts.stopping(report) as stoppable, methods.named_as_options(TABLE):
             repair: Repair = settings(net, valid, seed=options.seed, progress=stoppable, saved=saved)
         for line in repair.notes:
             terminal.warn(options_of.as_options(line, methods.options_of(TABLE)))

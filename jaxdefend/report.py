@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import inputs, output, path_kinds, runtime, terminal
+from jaxdefend.cli import inputs, output, path_kinds, processes, runtime, terminal
 from jaxdefend.results.progress import Report
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _report(arguments: Sequence[str], report: Report) -> None:
     if options.sources:
         _from_results(options)
         return
-    runtime.join_processes(options)
+    processes.join(options)
     began = perf_counter()
     from jaxdefend.nets.devices import place
     from jaxdefend.reports.files import write_files

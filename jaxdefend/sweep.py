@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import image_sets, inputs, output, path_kinds, runtime, terminal
+from jaxdefend.cli import image_sets, inputs, output, path_kinds, processes, runtime, terminal
 from jaxdefend.results.progress import Report
 from jaxdefend.results.text import printable
 
@@ -69,7 +69,7 @@ def _sweep(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(
         arguments, lambda found, left: path_kinds.out_of_order("sweep", [found.model, *left], "--valid")
     )
-    runtime.join_processes(options)
+    processes.join(options)
     from jaxdefend.cli import picture
     from jaxdefend.nets.keras_files import write_model
     from jaxdefend.repairs.curve import checked_layer
