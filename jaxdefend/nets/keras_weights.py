@@ -11,7 +11,7 @@ import numpy as np
 from jaxdefend import InputError
 from jaxdefend.nets import hdf5, kinds
 from jaxdefend.nets.graph import Graph
-from jaxdefend.nets.keras_config import Architecture, Entry
+from jaxdefend.nets.keras_architecture import Architecture, Entry
 from jaxdefend.nets.keras_layers import shown
 from jaxdefend.results.text import listed, natural, shortened
 
