@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -96,6 +95,8 @@ def _continue_watched() -> None:
     _, status = os.waitpid(child, 0)
     status = os.waitstatus_to_exitcode(status)
     if status < 0:
+        import shutil
+
         with os.fdopen(listening, errors="surrogateescape") as told:
             for folder in told.read().split("\0"):
                 if folder:
