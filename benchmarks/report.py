@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.measuring import FULL, QUICK, Row, Size, Times, median
 from jaxdefend import InputError, __version__
-from jaxdefend.cli import runtime, terminal
+from jaxdefend.cli import jax_setup, runtime, terminal
 from jaxdefend.cli.output import SCHEMA
 from jaxdefend.results.text import table
 
@@ -87,7 +87,7 @@ def _machine() -> dict:
     return {
         "system": platform.platform(),
         "processor": models[0] if models else platform.processor(),
-        "cores": runtime.cores(),
+        "cores": jax_setup.cores(),
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
     }
 

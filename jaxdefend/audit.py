@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError, Interrupted
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import inputs, output, runtime, terminal
+from jaxdefend.cli import image_sets, inputs, output, path_kinds, processes, runtime, terminal
 from jaxdefend.results.progress import Report
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class _Done:
 
 def _audit(arguments: Sequence[str], report: Report) -> int:
     options = _parser().parsed(arguments)
-    runtime.join_processes(options)
+    processes.join(options)
     from jaxdefend.nets.devices import of_first, place, require_agreement
 
     # A name by the time is not the same for all processes.
@@ -195,8 +195,8 @@ def _opened_clean(net: "Net", paths: Sequence[str]) -> "Images":
     """The clean images, with labels where these are asked for, to find the input scale, and there are some."""
     if net.input_scale is None:
         with suppress(InputError):
-            return inputs.open_set(paths, net, "--clean")
-    return inputs.open_set(paths, net, "--clean", labelled=False)
+            return image_sets.open_set(paths, net, "--clean")
+    return image_sets.open_set(paths, net, "--clean", labelled=False)
 
 
 def _write_triggers(found: "Audit", folder: Path) -> dict[int, str]:
@@ -246,13 +246,13 @@ def _is_folder(model: str) -> bool:
 
 def _files(models: Sequence[str]) -> Iterator[str]:
     """The models, and those in the folders. Raises: InputError for a folder without any."""
-    for model in inputs.expanded(models):
+    for model in path_kinds.expanded(models):
         if not _is_folder(model):
             yield model
             continue
-        found = sorted(path for path in Path(model).iterdir() if path.suffix.lower() in inputs.MODELS)
+        found = sorted(path for path in Path(model).iterdir() if path.suffix.lower() in path_kinds.MODELS)
         if not found:
-            raise InputError(f"{model}: no model file in this folder; expected {', '.join(inputs.MODELS)}")
+            raise InputError(f"{model}: no model file in this folder; expected {', '.join(path_kinds.MODELS)}")
         yield from map(str, found)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from jaxdefend import InputError
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import inputs, methods, output, runtime, terminal
+from jaxdefend.cli import inputs, interrupts, methods, output, path_kinds, processes, runtime, terminal
 from jaxdefend.detectors import DETECTORS
 from jaxdefend.repairs import METHODS
 from jaxdefend.results.progress import Report
@@ -107,16 +107,16 @@ def _parser() -> options_of.Parser:
 
 def _compare(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(
-        arguments, lambda found, left: inputs.out_of_order("compare", [*found.models, *left], "--valid")
+        arguments, lambda found, left: path_kinds.out_of_order("compare", [*found.models, *left], "--valid")
     )
     repairs = _settings(options.repair, METHODS, "--repair")
     detectors = _settings(options.detector, HELD, "--detector")
     if options.repaired and len(options.models) > 1:
         raise InputError("--repaired goes with one MODEL: a repaired net belongs to one net")
     for model in options.models:
-        if inputs.kind_of(model) == "data":
+        if path_kinds.kind_of(model) == "data":
             raise InputError(f"{printable(model, 100)}: holds images, not a net; images go with --valid or --poisoned")
-    runtime.join_processes(options)
+    processes.join(options)
     from jaxdefend.reports.cells import write_scores
     from jaxdefend.reports.comparison import together
     from jaxdefend.results.plots import write_figure
@@ -126,7 +126,7 @@ def _compare(arguments: Sequence[str], report: Report) -> None:
     target = output.chosen_folder(options.out)
     cells = target / "cells"
     comparisons, nets = [], []
-    with runtime.stopping(report) as stoppable:
+    with interrupts.stopping(report) as stoppable:
         for name, model in _named(options.models).items():
             comparison, net = _one(options, name, model, repairs, detectors, cells, stoppable)
             comparisons.append(comparison)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import inputs, methods, output, runtime, terminal
+from jaxdefend.cli import image_sets, inputs, methods, output, path_kinds, processes, runtime, terminal
 from jaxdefend.detectors import DEFAULT, DETECTORS, Detector
 from jaxdefend.results.progress import Report
 
 if TYPE_CHECKING:
     from jaxdefend.datasets.images import ImageSet
+    from jaxdefend.detectors.evaluation import Evaluation
     from jaxdefend.detectors.guards import Guard
     from jaxdefend.nets.net import Net
 
@@ -39,7 +40,6 @@ explains itself: python -m jaxdefend.detect ACTION --help."""
 # Of the synthetic faces, where nothing else is asked for.
 _SYNTHETIC_LIMIT = 1000
 
-
 # What evaluate writes, and a later run replaces.
 EVALUATED = ("detect.json", "detect.csv", "histogram.png", "errors.png", "superimposed.png")
 
@@ -51,58 +51,66 @@ def _parser() -> options_of.Parser:
     def action(name: str, what: str) -> Any:
         return actions.add_parser(name, help=what, description=what, allow_abbrev=False)
 
-    calibrate = action("calibrate", "Thresholds from clean images alone, for the false rejection rates asked for.")
-    options_of.add_model(calibrate)
+    _add_calibrate(action("calibrate", "Thresholds from clean images alone, for the false rejection rates asked for."))
+    _add_score(action("score", "A score for each image, and with a guard its verdict."))
+    _add_evaluate(action("evaluate", "How well the detectors separate clean and poisoned images."))
+    return parser
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    options_of.add_model(parser)
     options_of.add_clean(
-        calibrate,
+        parser,
         "--clean",
         "clean images, with labels where the net's input scale is not known (default, for a shipped net: synthetic "
         "faces)",
     )
-    options_of.add_labels(calibrate)
-    calibrate.add_argument(
+    options_of.add_labels(parser)
+    parser.add_argument(
         "--detector",
         choices=list(HELD),
         help=f"what the guard decides by (default: {DEFAULT}, or both where its masks leave most labels as they are)",
     )
-    _add_thresholds(calibrate)
-    _add_settings(calibrate, HELD)
+    _add_thresholds(parser)
+    _add_settings(parser, HELD)
 
-    score = action("score", "A score for each image, and with a guard its verdict.")
-    options_of.add_model(score, required=True)
-    score.add_argument("images", nargs="+", metavar="DATA", help="image files, folders of them, official .h5 files")
-    score.add_argument("--guard", type=Path, metavar="FILE", help="what calibrate wrote; without it: scores of masks")
-    options_of.add_seed(score, "without a guard")
-    options_of.add_input_scale(score)
-    options_of.add_processes(score)
-    options_of.add_out(score)
 
-    evaluate = action("evaluate", "How well the detectors separate clean and poisoned images.")
-    options_of.add_model(evaluate)
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    options_of.add_model(parser, required=True)
+    parser.add_argument("images", nargs="+", metavar="DATA", help="image files, folders of them, official .h5 files")
+    parser.add_argument("--guard", type=Path, metavar="FILE", help="what calibrate wrote; without it: scores of masks")
+    options_of.add_seed(parser, "without a guard")
+    options_of.add_input_scale(parser)
+    options_of.add_processes(parser)
+    options_of.add_out(parser)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    options_of.add_model(parser)
     options_of.add_clean(
-        evaluate,
+        parser,
         "--clean",
         "labelled clean images to measure on (default, for a shipped net: synthetic faces; so for --valid and "
         "--poisoned)",
     )
-    options_of.add_clean(evaluate, "--valid", "clean images to calibrate on (default: --clean)")
-    options_of.add_poisoned(evaluate)
-    evaluate.add_argument("--guard", type=Path, metavar="FILE", help="what calibrate wrote, instead of --valid")
-    evaluate.add_argument(
+    options_of.add_clean(parser, "--valid", "clean images to calibrate on (default: --clean)")
+    options_of.add_poisoned(parser)
+    parser.add_argument("--guard", type=Path, metavar="FILE", help="what calibrate wrote, instead of --valid")
+    parser.add_argument(
         "--detector",
         nargs="+",
         choices=list(DETECTORS),
         help="which detectors, of a guard those that it holds; the first one decides (default: all, goodnet with "
         "--repaired; what calibrate would take decides)",
     )
-    evaluate.add_argument("--repaired", metavar="MODEL", help="Keras file of a repaired net, for the detector goodnet")
-    evaluate.add_argument(
+    parser.add_argument("--repaired", metavar="MODEL", help="Keras file of a repaired net, for the detector goodnet")
+    parser.add_argument(
         "--threshold",
         type=options_of.real,
         metavar="T",
         help="a threshold by hand for the one --detector chosen: an entropy in bits for strip and masks, else a score",
     )
-    evaluate.add_argument(
+    parser.add_argument(
         "--limit",
         "--most",
         dest="limit",
@@ -110,9 +118,8 @@ def _parser() -> options_of.Parser:
         metavar="N",
         help="images of each set, evenly spread (default: all; of the synthetic faces 1000)",
     )
-    _add_thresholds(evaluate)
-    _add_settings(evaluate, DETECTORS)
-    return parser
+    _add_thresholds(parser)
+    _add_settings(parser, DETECTORS)
 
 
 def _add_thresholds(parser: argparse.ArgumentParser) -> None:
@@ -144,16 +151,15 @@ def _add_settings(parser: argparse.ArgumentParser, table: methods.Table) -> None
 
 def _detect(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(arguments, _out_of_order)
-    runtime.join_processes(options)
+    processes.join(options)
     {"calibrate": _calibrate, "score": _score, "evaluate": _evaluate}[options.action](options, arguments, report)
 
 
 def _out_of_order(options: argparse.Namespace, left: Sequence[str]) -> str | None:
-    return inputs.out_of_order(f"detect {options.action}", [options.model, *left], "--clean")
+    return path_kinds.out_of_order(f"detect {options.action}", [options.model, *left], "--clean")
 
 
 def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Report) -> None:
-    from jaxdefend.detectors import calibrate
     from jaxdefend.detectors.base import name_of
 
     if options.detector:
@@ -161,7 +167,7 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Re
     target = output.chosen_folder(options.out)
     net = inputs.open_net(options.model, input_scale=options.input_scale, architecture=options.architecture)
     paths = options.clean or [_synthetic(options, net, report).valid]
-    clean = inputs.open_set(paths, net, "--clean", labels=options.labels, labelled=net.input_scale is None)
+    clean = image_sets.open_set(paths, net, "--clean", labels=options.labels, labelled=net.input_scale is None)
 
     with output.results_folder(target, ("guard.json", "overlays.h5")) as folder:
         net = _scaled_to_calibrate(net, clean, report)
@@ -170,18 +176,7 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Re
         if settings.uses_pool and not options.clean:
             clean = _thinned(clean, _SYNTHETIC_LIMIT)
         pool = _pool(options, net, [settings])
-        with _options():
-            guard = calibrate(
-                [settings],
-                net,
-                clean,
-                frr=options.frr,
-                fit=options.fit or "conformal",
-                seed=options.seed or 0,
-                pool=pool,
-                progress=report,
-            )
-        _note_pool(guard)
+        guard = _calibrated(options, [settings], {"badnet": net}, clean, pool, report)
         guard.save(folder, output.head("detect", arguments, net, guard.seed))
 
     terminal.show(guard.table())
@@ -192,7 +187,7 @@ def _calibrate(options: argparse.Namespace, arguments: Sequence[str], report: Re
                 f"{100 * level.frr:.3g} % with {100 * found['confidence']:.0f} % confidence, below "
                 f"{100 * found['frr_95']:.3g} % with 95 %, from {len(clean)} images"
             )
-    terminal.note(inputs.verdict_rule(guard))
+    terminal.note(guard.verdict_rule())
     files = ["guard.json", *(["overlays.h5"] if guard.pool is not None else [])]
     terminal.note(f"written to {target}/: {', '.join(files)}; use it with --guard {target / 'guard.json'}")
 
@@ -211,7 +206,7 @@ def _scaled_to_calibrate(net: "Net", clean: "ImageSet", report: Report) -> "Net"
     if net.input_scale is None and (share := recognised_share(found, clean)) < 0.5:
         told = "; ".join(doubts) or f"--clean: {100 * share:.1f} % are given their label"
         raise InputError(f"{told}, on the best input scale; give --input-scale, or images with labels of this net")
-    inputs.warn_of_doubts(doubts)
+    image_sets.warn_of_doubts(doubts)
     return found
 
 
@@ -235,7 +230,7 @@ def _score(options: argparse.Namespace, arguments: Sequence[str], report: Report
 
     target = output.chosen_folder(options.out)
     net = inputs.open_net(options.model, input_scale=options.input_scale, architecture=options.architecture)
-    images = inputs.open_set(options.images, net, labelled=False)
+    images = image_sets.open_set(options.images, net, labelled=False)
     net = inputs.scaled_without_labels(net, images, fallback=input_scale_of(options.guard) if options.guard else None)
     guard = Guard.load(options.guard, net) if options.guard else None
 
@@ -255,27 +250,14 @@ def _score(options: argparse.Namespace, arguments: Sequence[str], report: Report
         text = (folder / "scores.csv").read_text(encoding="utf-8")
     terminal.show(text.rstrip("\n"))
     if guard is not None:
-        terminal.note(inputs.verdict_rule(guard))
+        terminal.note(guard.verdict_rule())
     output.say_written(target, ["scores.csv", "scores.json"], "scores.csv")
 
 
 def _evaluate(options: argparse.Namespace, arguments: Sequence[str], report: Report) -> None:
     from jaxdefend.detectors import evaluate
-    from jaxdefend.detectors.guards import Guard
-    from jaxdefend.results.plots import write_figure
-    from jaxdefend.results.records import write_csv, write_json
 
-    if options.guard and options.valid:
-        raise InputError("--guard and --valid: expected one of them; a guard holds its thresholds")
-    names = options.detector or [name for name in DETECTORS if options.repaired or name in HELD]
-    if options.threshold is not None and len(names) != 1:
-        raise InputError("--threshold: scores of several detectors differ; choose one with --detector")
-    if missing := [name for name in names if DETECTORS[name].uses_repaired and not options.repaired]:
-        raise InputError(f"--detector {missing[0]}: asks a repaired net; give one with --repaired")
-    settings = methods.chosen(options, DETECTORS, *names)
-    if options.guard:
-        _warn_of_what_the_guard_holds(options)
-
+    settings = _settings_to_evaluate(options)
     target = output.chosen_folder(options.out)
     net = inputs.open_net(options.model, input_scale=options.input_scale, architecture=options.architecture)
     repaired = [options.repaired] if options.repaired else []
@@ -300,33 +282,71 @@ def _evaluate(options: argparse.Namespace, arguments: Sequence[str], report: Rep
 
     with output.results_folder(target, EVALUATED) as folder:
         nets = inputs.all_scaled(net, others, clean if valid.labels is None else valid, report)
-        net = nets["badnet"]
-        if options.guard:
-            guard = Guard.load(options.guard, net)
-            if options.detector:
-                guard = guard.only(*options.detector)
-        else:
-            if not options.detector:
-                settings = _default_first(settings, _default_detector(net, valid, options.seed or 0, report))
-            guard = _calibrated(options, list(settings.values()), nets, valid, pool, report)
-        if options.threshold is not None:
-            with options_of.options_named(["threshold"]):
-                guard = guard.with_threshold(options.threshold)
+        guard = _guard(options, settings, nets, valid, pool, report)
         found = evaluate(guard, clean, poisoned, progress=report)
-        write_json(folder / "detect.json", output.head("detect", arguments, net, guard.seed) | found.record())
-        write_csv(folder / "detect.csv", found.columns())
-        figures = {"histogram.png": found.figure()}
-        if poisoned:
-            figures["errors.png"] = found.errors_figure()
-            if guard.pool is not None:
-                figures["superimposed.png"] = found.superimposed_figure()
-        for name, figure in figures.items():
-            write_figure(folder / name, figure)
+        files = _write_evaluation(folder, found, output.head("detect", arguments, nets["badnet"], guard.seed))
 
-    inputs.warn_of_doubts(found.notes)
+    image_sets.warn_of_doubts(found.notes)
     terminal.show(found.table())
-    terminal.note(inputs.verdict_rule(guard))
-    output.say_written(target, ["detect.json", "detect.csv", *figures], "histogram.png")
+    terminal.note(guard.verdict_rule())
+    output.say_written(target, files, "histogram.png")
+
+
+def _settings_to_evaluate(options: argparse.Namespace) -> dict[str, Detector]:
+    """The detectors asked for. Raises: InputError if they, the guard and the threshold do not fit together."""
+    if options.guard and options.valid:
+        raise InputError("--guard and --valid: expected one of them; a guard holds its thresholds")
+    names = options.detector or [name for name in DETECTORS if options.repaired or name in HELD]
+    if options.threshold is not None and len(names) != 1:
+        raise InputError("--threshold: scores of several detectors differ; choose one with --detector")
+    if missing := [name for name in names if DETECTORS[name].uses_repaired and not options.repaired]:
+        raise InputError(f"--detector {missing[0]}: asks a repaired net; give one with --repaired")
+    settings = methods.chosen(options, DETECTORS, *names)
+    if options.guard:
+        _warn_of_what_the_guard_holds(options)
+    return settings
+
+
+def _guard(
+    options: argparse.Namespace,
+    settings: Mapping[str, Detector],
+    nets: "dict[str, Net]",
+    valid: "ImageSet",
+    pool: "ImageSet | None",
+    report: Report,
+) -> "Guard":
+    """The guard of --guard, or one calibrated on the validation images, with the threshold of --threshold."""
+    from jaxdefend.detectors.guards import Guard
+
+    if options.guard:
+        guard = Guard.load(options.guard, nets["badnet"])
+        if options.detector:
+            guard = guard.only(*options.detector)
+    else:
+        if not options.detector:
+            settings = _default_first(settings, _default_detector(nets["badnet"], valid, options.seed or 0, report))
+        guard = _calibrated(options, list(settings.values()), nets, valid, pool, report)
+    if options.threshold is not None:
+        with options_of.options_named(["threshold"]):
+            guard = guard.with_threshold(options.threshold)
+    return guard
+
+
+def _write_evaluation(folder: Path, found: "Evaluation", head: dict[str, Any]) -> list[str]:
+    """The names of the files written."""
+    from jaxdefend.results.plots import write_figure
+    from jaxdefend.results.records import write_csv, write_json
+
+    write_json(folder / "detect.json", head | found.record())
+    write_csv(folder / "detect.csv", found.columns())
+    figures = {"histogram.png": found.figure()}
+    if len(found.sets) > 1:
+        figures["errors.png"] = found.errors_figure()
+        if found.guard.pool is not None:
+            figures["superimposed.png"] = found.superimposed_figure()
+    for name, figure in figures.items():
+        write_figure(folder / name, figure)
+    return ["detect.json", "detect.csv", *figures]
 
 
 def _default_first(settings: Mapping[str, Detector], default: Detector) -> dict[str, Detector]:
@@ -374,8 +394,8 @@ def _warn_of_what_the_guard_holds(options: argparse.Namespace) -> None:
         terminal.warn(f"{', '.join(given)}: not read; the guard holds its detectors, settings and thresholds")
 
 
-def _synthetic(options: argparse.Namespace, net: "Net", report: Report) -> inputs.SyntheticSets:
-    sets = inputs.synthetic_sets(options.model, report)
+def _synthetic(options: argparse.Namespace, net: "Net", report: Report) -> image_sets.SyntheticSets:
+    sets = image_sets.synthetic_sets(options.model, report)
     if sets is None:
         raise InputError(f"{net.name}: no clean images; pass them with --clean CLEAN.h5")
     return sets
@@ -387,7 +407,7 @@ def _pool(options: argparse.Namespace, net: "Net", settings: Sequence[Detector])
         return None
     if not any(detector.uses_pool for detector in settings):
         raise InputError("--pool: none of these detectors reads it; leave it out (strip, both do)")
-    return inputs.open_set(options.pool, net, "--pool", labelled=False)
+    return image_sets.open_set(options.pool, net, "--pool", labelled=False)
 
 
 def _note_pool(guard: "Guard") -> None:

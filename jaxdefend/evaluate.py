@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import inputs, output, runtime, terminal
+from jaxdefend.cli import image_sets, inputs, output, path_kinds, processes, runtime, terminal
 from jaxdefend.results.progress import Report
 
 EXAMPLES = """examples:
@@ -34,9 +34,9 @@ def _parser() -> options_of.Parser:
 
 def _evaluate(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(
-        arguments, lambda found, left: inputs.out_of_order("evaluate", [found.model, *left], "--clean")
+        arguments, lambda found, left: path_kinds.out_of_order("evaluate", [found.model, *left], "--clean")
     )
-    runtime.join_processes(options)
+    processes.join(options)
     from jaxdefend.repairs.measurement import measure
     from jaxdefend.results.records import write_json
 
@@ -64,7 +64,7 @@ def _evaluate(arguments: Sequence[str], report: Report) -> None:
             record |= {key: head | results[key], "rule": rule, "goodnet": results["goodnet"]}
         write_json(folder / "evaluate.json", record)
 
-    inputs.warn_of_doubts(measured.notes)
+    image_sets.warn_of_doubts(measured.notes)
     terminal.show(measured.table(inputs.titles(net, others)))
     output.say_written(target, ["evaluate.json"])
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import inputs, runtime, terminal
+from jaxdefend.cli import image_sets, inputs, path_kinds, runtime, terminal
 from jaxdefend.results.progress import Report
 from jaxdefend.results.text import printable
 
@@ -83,7 +83,7 @@ def _predict(arguments: Sequence[str], report: Report) -> None:
     guarded: Guarded | None = None
     found: list[Answers] = []
     for paths in _listed(options.null) if options.images == ["-"] else [options.images]:
-        images = inputs.open_set(paths, net, labelled=False)
+        images = image_sets.open_set(paths, net, labelled=False)
         if guarded is None:
             guarded = _guarded(net, list(others.values()), options.guard, rule, images)
         answers = guarded(images, progress=report)
@@ -94,7 +94,7 @@ def _predict(arguments: Sequence[str], report: Report) -> None:
     if found:
         terminal.show(_joined(found).table())
     if guarded is not None and guarded.guard is not None:
-        terminal.note(inputs.verdict_rule(guarded.guard))
+        terminal.note(guarded.guard.verdict_rule())
 
 
 def _joined(parts: "Sequence[Answers]") -> "Answers":
@@ -125,7 +125,7 @@ def _require_images(paths: Iterable[str]) -> None:
 
 
 def _is_net(path: str) -> bool:
-    return inputs.kind_of(path) == "net"
+    return path_kinds.kind_of(path) == "net"
 
 
 def _guarded(net: Any, others: list[Any], guard: Path | None, rule: "Rule", first: "Images") -> "Guarded":

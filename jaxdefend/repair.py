@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import inputs, methods, output, runtime, terminal
+from jaxdefend.cli import image_sets, inputs, interrupts, methods, output, path_kinds, processes, runtime, terminal
 from jaxdefend.repairs import METHODS, Grid
 from jaxdefend.results.progress import Report
 
 if TYPE_CHECKING:
     from jaxdefend.repairs.base import Repair
+    from jaxdefend.repairs.measurement import Measurement
 
 TABLE = METHODS | {"grid": Grid}
 
@@ -63,17 +64,15 @@ def _parser() -> options_of.Parser:
 
 def _repair(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(
-        arguments, lambda found, left: inputs.out_of_order("repair", [found.model, *left], "--valid")
+        arguments, lambda found, left: path_kinds.out_of_order("repair", [found.model, *left], "--valid")
     )
     method = "grid" if options.grid else options.method
     settings: Any = methods.chosen(options, TABLE, method)[method]
     if options.resume and options.out is None:
         raise InputError("--resume needs --out: the folder that the interrupted run was to write")
     if options.drop is not None:
-        inputs.note_small_drops([options.drop])
-    runtime.join_processes(options)
-    from jaxdefend.nets.checkpoints import write_checkpoint
-    from jaxdefend.nets.keras_files import write_model
+        options_of.note_small_drops([options.drop])
+    processes.join(options)
     from jaxdefend.repairs.base import doubts_about_repair
     from jaxdefend.repairs.measurement import measure
     from jaxdefend.results.plots import grid_figure, write_figure
@@ -89,46 +88,55 @@ def _repair(arguments: Sequence[str], report: Report) -> None:
 
     with output.resumable(target, options.resume) as saved:
         net = inputs.scaled(net, valid, report=report)
-        with runtime.stopping(report) as stoppable, methods.named_as_options(TABLE):
+        with interrupts.stopping(report) as stoppable, methods.named_as_options(TABLE):
             repair: Repair = settings(net, valid, seed=options.seed, progress=stoppable, saved=saved)
         for line in repair.notes:
             terminal.warn(options_of.as_options(line, methods.options_of(TABLE)))
         with output.results_folder(target, OWNED) as folder:
-            files = ["repaired.h5", "repaired.orbax/", "repair.json"]
-            # The file says it if the net has kept the backdoor alone.
-            write_model(repair.net, folder / "repaired.h5", rule=repair.rule if repair.rule == "anti" else None)
-            write_checkpoint(repair.net, folder / "repaired.orbax")
-            nets = {"badnet": net, "repaired": repair.net}
-            if repair.b0 is not None:
-                write_model(repair.b0, folder / "b0.h5")
-                nets["b0"] = repair.b0
-                files.append("b0.h5")
+            _write_nets(folder, repair)
+            nets = {"badnet": net, "repaired": repair.net} | ({} if repair.b0 is None else {"b0": repair.b0})
             rule: Any = repair.rule
             measured = measure(nets, test, sets.poisoned, rule=rule, true_labels=sets.true_labels, progress=report)
-            results = measured.record()
-            for key in ("repaired", "goodnet"):
-                results[key]["der"] = measured.effectiveness(key)
             made = repair.record()
             if repair.cells:
                 cells = [_cell(cell, measure({"badnet": cell.net}, test, sets.poisoned)) for cell in repair.cells]
                 made["settings"]["cells"] = cells
                 write_figure(folder / "grid.png", grid_figure(net.name, cells, made["settings"]["chosen"]))
-                files.append("grid.png")
             record = output.head("repair", arguments, net, options.seed) | made | {"file": "repaired.h5"}
-            record |= {"measured_on": "valid" if sets.test is None else "test", "badnet": results["badnet"]}
-            record["repaired"] = {"model": output.file_record(folder / "repaired.h5"), **results["repaired"]}
-            record["goodnet"] = results["goodnet"]
-            if repair.b0 is not None:
-                record["b0"] = {"model": output.file_record(folder / "b0.h5"), **results["b0"]}
+            record |= {"measured_on": "valid" if sets.test is None else "test", **_results(folder, measured)}
             write_json(folder / "repair.json", record)
 
-    inputs.warn_of_doubts(measured.notes)
+    image_sets.warn_of_doubts(measured.notes)
     if not repair.notes and repair.rule != "anti":
         before, after = (measured.clean[key].hits for key in ("badnet", "repaired"))
         for line in doubts_about_repair(settings, net, len(valid), before, after, "clean images"):
             terminal.warn(options_of.as_options(line, methods.options_of(TABLE)))
     terminal.show(measured.table(clean="clean accuracy" + (" on --valid" if sets.test is None else "")))
+    files = ["repaired.h5", "repaired.orbax/", "repair.json"]
+    files += ["b0.h5"] if repair.b0 is not None else []
+    files += ["grid.png"] if repair.cells else []
     output.say_written(target, files, "grid.png" if repair.cells else "repair.json")
+
+
+def _write_nets(folder: Path, repair: "Repair") -> None:
+    from jaxdefend.nets.checkpoints import write_checkpoint
+    from jaxdefend.nets.keras_files import write_model
+
+    # The file says it if the net has kept the backdoor alone.
+    write_model(repair.net, folder / "repaired.h5", rule=repair.rule if repair.rule == "anti" else None)
+    write_checkpoint(repair.net, folder / "repaired.orbax")
+    if repair.b0 is not None:
+        write_model(repair.b0, folder / "b0.h5")
+
+
+def _results(folder: Path, measured: "Measurement") -> dict[str, Any]:
+    """What the nets do, and which file in the folder is which."""
+    results = measured.record()
+    for key in ("repaired", "goodnet"):
+        results[key]["der"] = measured.effectiveness(key)
+    for key in results.keys() & {"repaired", "b0"}:
+        results[key] = {"model": output.file_record(folder / f"{key}.h5"), **results[key]}
+    return {key: results[key] for key in ("badnet", "repaired", "goodnet", "b0") if key in results}
 
 
 def _cell(cell: Any, measured: Any) -> dict[str, Any]:

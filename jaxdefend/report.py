@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import inputs, output, runtime, terminal
+from jaxdefend.cli import inputs, output, path_kinds, processes, runtime, terminal
 from jaxdefend.results.progress import Report
 
 if TYPE_CHECKING:
@@ -87,14 +87,14 @@ def _parser() -> options_of.Parser:
 
 def _report(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(
-        arguments, lambda found, left: inputs.out_of_order("report", [found.model, *left], "--valid")
+        arguments, lambda found, left: path_kinds.out_of_order("report", [found.model, *left], "--valid")
     )
     if options.out.is_dir():
         raise InputError(f"--out {options.out}: is a folder, expected the name of an HTML file")
     if options.sources:
         _from_results(options)
         return
-    runtime.join_processes(options)
+    processes.join(options)
     began = perf_counter()
     from jaxdefend.nets.devices import place
     from jaxdefend.reports.files import write_files
@@ -160,8 +160,6 @@ class _Made:
 
 
 def _made(options: Any, report: Report) -> _Made:
-    import warnings
-
     from jaxdefend import reports
     from jaxdefend.detectors import evaluate
     from jaxdefend.detectors.answering import Guarded
@@ -181,12 +179,7 @@ def _made(options: Any, report: Report) -> _Made:
     paths = options.repaired or ([shipped.REPAIRED] if is_shipped and sets.are_synthetic else [])
     others = inputs.open_repaired(paths, net, input_scale=options.input_scale)
 
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        nets = inputs.all_scaled(net, others, valid, report)
-    found = list(dict.fromkeys(str(each.message) for each in told))
-    for line in found:
-        terminal.note(line)
+    nets, found = _scaled(net, others, valid, report)
     net = nets.pop("badnet")
     nets = _by_file(nets)
 
@@ -224,6 +217,21 @@ def _made(options: Any, report: Report) -> _Made:
         reports.confuse(net.name, {name: of.badnet for name, of in answers.items()}, labels),
     ]
     return _Made(net, results, sets.are_synthetic, _commands(options, limit, guard))
+
+
+def _scaled(
+    net: "Net", others: "Mapping[str, Net]", valid: "ImageSet", report: Report
+) -> "tuple[dict[str, Net], list[str]]":
+    """The nets with their input scales, and what was said about these: the page says it too."""
+    import warnings
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        nets = inputs.all_scaled(net, others, valid, report)
+    found = list(dict.fromkeys(str(each.message) for each in told))
+    for line in found:
+        terminal.note(line)
+    return nets, found
 
 
 def _by_file(nets: "Mapping[str, Net]") -> "dict[str, Net]":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import inputs, output, runtime, terminal
+from jaxdefend.cli import image_sets, inputs, output, path_kinds, processes, runtime, terminal
 from jaxdefend.results.progress import Report
 from jaxdefend.results.text import printable
 
@@ -67,9 +67,9 @@ def _parser() -> options_of.Parser:
 
 def _sweep(arguments: Sequence[str], report: Report) -> None:
     options = _parser().parsed(
-        arguments, lambda found, left: inputs.out_of_order("sweep", [found.model, *left], "--valid")
+        arguments, lambda found, left: path_kinds.out_of_order("sweep", [found.model, *left], "--valid")
     )
-    runtime.join_processes(options)
+    processes.join(options)
     from jaxdefend.cli import picture
     from jaxdefend.nets.keras_files import write_model
     from jaxdefend.repairs.curve import checked_layer
@@ -78,7 +78,7 @@ def _sweep(arguments: Sequence[str], report: Report) -> None:
     from jaxdefend.results.records import write_csv, write_json
 
     began = perf_counter()
-    inputs.note_small_drops(options.drop)
+    options_of.note_small_drops(options.drop)
     target = output.chosen_folder(options.out)
     net = inputs.open_net(options.model, input_scale=options.input_scale, architecture=options.architecture)
     with options_of.options_named(["layer"]):
@@ -114,7 +114,7 @@ def _sweep(arguments: Sequence[str], report: Report) -> None:
     for line in swept.notes:
         if line not in swept.doubts:
             terminal.note(line)
-    inputs.warn_of_doubts(swept.doubts)
+    image_sets.warn_of_doubts(swept.doubts)
     terminal.show(swept.table())
     picture.show_curve(swept.record())
     output.say_written(target, ["sweep.json", "sweep.csv", "sweep.png", "repaired/"], "sweep.png")

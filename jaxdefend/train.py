@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jaxdefend import InputError
 from jaxdefend.attacks.settings import LabSettings
 from jaxdefend.cli import arguments as options_of
-from jaxdefend.cli import inputs, methods, output, runtime, terminal
+from jaxdefend.cli import image_sets, interrupts, methods, output, runtime, terminal
 from jaxdefend.results.progress import Report
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _write_net(options: argparse.Namespace, settings: LabSettings, arguments: Se
     graph = _graph(options.model)
     given = [_images(getattr(options, name), name, graph) for name in ("train", "valid") if options.train]
     with output.resumable(out, options.resume) as saved:
-        with runtime.stopping(report) as stoppable:
+        with interrupts.stopping(report) as stoppable:
             trained = settings(*given, graph=graph, seed=options.seed, progress=stoppable, saved=saved)
         write_model(trained.net, out)
         runtime.written.set(out)
@@ -111,7 +111,7 @@ def _images(paths: Sequence[str], name: str, graph: "Graph | None") -> "Images":
     from jaxdefend.nets.deepid import deepid
 
     shape = (graph or deepid()).image_shape
-    return inputs.open_images_of(paths, shape, f"--{name}", classes=graph.classes if graph else None)
+    return image_sets.open_images_of(paths, shape, f"--{name}", classes=graph.classes if graph else None)
 
 
 def _write_faces(options: argparse.Namespace, settings: LabSettings, report: Report) -> None:

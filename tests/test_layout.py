@@ -33,7 +33,7 @@ def imported(path: Path) -> set[str]:
 
 
 def modules(*rooms: str):
-    return [path for room in rooms for path in sorted((PACKAGE / room).glob("*.py"))]
+    return [path for room in rooms for path in sorted((PACKAGE / room).rglob("*.py"))]
 
 
 def test_every_room_has_its_floor():

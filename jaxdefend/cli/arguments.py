@@ -130,6 +130,14 @@ def number(points: Fraction) -> int | float:
     return int(points) if points.denominator == 1 else float(points)
 
 
+def note_small_drops(drops: Sequence[Fraction]) -> None:
+    """Shares of 1 given where percentage points are meant."""
+    if drops and all(drop < 1 for drop in drops):
+        given = " ".join(f"{float(drop):g}" for drop in drops)
+        meant = " ".join(f"{float(100 * drop):g}" for drop in drops)
+        terminal.note(f"--drop {given}: these are percentage points, all below one; for {meant} points give {meant}")
+
+
 def whole(least: int, limit: int | None = None) -> Callable[[str], int]:
     """Whole numbers from `least` on, up to `limit`."""
     expected = f"a whole number, {least} or more" if limit is None else f"a whole number, {least}…{limit}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxdefend import InputError, Interrupted, ProcessEnded
-from jaxdefend.cli import runtime, terminal
+from jaxdefend.cli import processes, runtime, terminal
 from jaxdefend.results.text import printable
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ def results_folder(folder: Path, owned: Sequence[str] = ()) -> Iterator[Path]:
 
     if place()[0]:
         with tempfile.TemporaryDirectory() as nowhere:
-            runtime.half_written(Path(nowhere))
+            processes.half_written(Path(nowhere))
             yield Path(nowhere)
         return
     earlier = left_over(folder, owned) if folder.is_dir() else []
     with output_folder(folder, owned) as staging:
-        runtime.half_written(staging)
+        processes.half_written(staging)
         yield staging
     if earlier:
         replaced = (

@@ -210,6 +210,10 @@ class Guard:
             return f"rejected if the entropy is below {-held.threshold:.4f} bits"
         return f"rejected if the score is above {held.threshold:.4f}"
 
+    def verdict_rule(self) -> str:
+        """For people: what decides, and when it rejects an image."""
+        return f"{self.default}: an image is {self.rule_text()}"
+
     def scene(self, report: Report, title: str = "") -> Scene:
         """What its detectors measure with."""
         return Scene(self.seed, report, self.pool, self.repaired, title)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from jaxdefend import InputError
 from jaxdefend.nets import kinds
 from jaxdefend.nets.kinds import Kind, Shape
-from jaxdefend.results.text import printable, shortened
+from jaxdefend.results.text import listed, printable, shortened
 
 # The largest nets for pictures (NASNet, EfficientNet-B7) have about a thousand.
 LAYERS_LIMIT = 5_000
@@ -176,7 +176,7 @@ class Graph:
     def channels(self, convolution: str) -> int:
         """How many output channels it has. Raises: InputError, naming all convolutions, if it is none."""
         if convolution not in self.convolutions:
-            there = kinds.names(self.convolutions) or "none"
+            there = listed(self.convolutions) or "none"
             raise InputError(f"no convolution {_shown(convolution)} in this net; its convolutions are {there}")
         return self.shapes[convolution][2]
 

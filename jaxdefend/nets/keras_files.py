@@ -18,13 +18,8 @@ from jaxdefend.nets.deepid import deepid
 from jaxdefend.nets.goodnet import RULES, Rule
 from jaxdefend.nets.graph import Graph
 from jaxdefend.nets.hdf5 import decoded
-from jaxdefend.nets.keras_config import (
-    TEXT_LIMIT,
-    Architecture,
-    read_config,
-    scale_of_statistics,
-    write_config,
-)
+from jaxdefend.nets.keras_architecture import Architecture
+from jaxdefend.nets.keras_config import TEXT_LIMIT, read_config, scale_of_statistics, write_config
 from jaxdefend.nets.keras_layers import shown
 from jaxdefend.nets.keras_weights import CONTAINERS, read_weights
 from jaxdefend.nets.keras_weights_alone import deepid_weights, has_rescaling

@@ -252,36 +252,30 @@ _READERS: dict[str, Callable[[Config], Kind]] = {
 }
 
 
+# In Keras's order.
+_OF_CONVOLUTIONS = (
+    "filters",
+    "kernel_size",
+    "strides",
+    "padding",
+    "data_format",
+    "dilation_rate",
+    "groups",
+    "depth_multiplier",
+    "activation",
+    "use_bias",
+)
+
+
 def config_of(settings: Kind) -> dict[str, Any]:
     """A layer's settings as Keras 2 writes them; Keras 3 reads them too."""
     last = {"data_format": "channels_last"}
     match settings:
         case kinds.InputLayer():
             return {"batch_input_shape": [None, *settings.image_shape]}
-        case kinds.Conv2D():
-            return {
-                "filters": settings.filters,
-                "kernel_size": list(settings.kernel_size),
-                "strides": list(settings.strides),
-                "padding": settings.padding,
-                **last,
-                "dilation_rate": list(settings.dilation_rate),
-                "groups": settings.groups,
-                "activation": settings.activation,
-                "use_bias": settings.use_bias,
-            }
-        case kinds.DepthwiseConv2D() | kinds.SeparableConv2D():
-            filters = {"filters": settings.filters} if isinstance(settings, kinds.SeparableConv2D) else {}
-            return filters | {
-                "kernel_size": list(settings.kernel_size),
-                "strides": list(settings.strides),
-                "padding": settings.padding,
-                **last,
-                "dilation_rate": list(settings.dilation_rate),
-                "depth_multiplier": settings.depth_multiplier,
-                "activation": settings.activation,
-                "use_bias": settings.use_bias,
-            }
+        case kinds.Conv2D() | kinds.DepthwiseConv2D() | kinds.SeparableConv2D():
+            found = vars(settings) | last
+            return {key: _as_json(found[key]) for key in _OF_CONVOLUTIONS if key in found}
         case kinds.MaxPooling2D() | kinds.AveragePooling2D():
             size, strides = list(settings.pool_size), list(settings.strides)
             return {"pool_size": size, "padding": settings.padding, "strides": strides, **last}
@@ -315,4 +309,8 @@ def config_of(settings: Kind) -> dict[str, Any]:
         case kinds.Softmax():
             return {"axis": -1}
         case _:
-            return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(settings).items()}
+            return {name: _as_json(value) for name, value in vars(settings).items()}
+
+
+def _as_json(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value

@@ -11,9 +11,9 @@ import numpy as np
 from jaxdefend import InputError
 from jaxdefend.nets import hdf5, kinds
 from jaxdefend.nets.graph import Graph
-from jaxdefend.nets.keras_config import Architecture, Entry
+from jaxdefend.nets.keras_architecture import Architecture, Entry
 from jaxdefend.nets.keras_layers import shown
-from jaxdefend.results.text import natural, shortened
+from jaxdefend.results.text import listed, natural, shortened
 
 NUMBERS_LIMIT = 160 * 2**20
 
@@ -346,4 +346,4 @@ def _snake(name: str) -> str:
 
 def some(names: Sequence[str], limit: int = 8) -> str:
     """For a message; "nothing" if there are none."""
-    return shortened(kinds.names([shortened(str(name), 60) for name in names[: limit + 1]], limit), 200) or "nothing"
+    return shortened(listed([shortened(str(name), 60) for name in names[: limit + 1]], limit), 200) or "nothing"

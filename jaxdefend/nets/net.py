@@ -16,6 +16,7 @@ from jaxdefend.nets.convolution import convolve_relu_pool
 from jaxdefend.nets.goodnet import Rule
 from jaxdefend.nets.graph import INPUT, LOGITS, Graph
 from jaxdefend.nets.scales import check_scale, scaled
+from jaxdefend.results.text import listed
 
 if TYPE_CHECKING:
     from jaxdefend.datasets.images import ImageSet
@@ -294,8 +295,8 @@ def _check(graph: Graph, weights: Weights) -> None:
     if set(weights) != set(expected):
         missing, superfluous = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
         raise InputError(
-            f"arrays of other layers than the net's: missing {kinds.names(missing) or 'none'}, "
-            f"superfluous {kinds.names(superfluous) or 'none'}"
+            f"arrays of other layers than the net's: missing {listed(missing) or 'none'}, "
+            f"superfluous {listed(superfluous) or 'none'}"
         )
     for layer, shapes in expected.items():
         if set(weights[layer]) != set(shapes):

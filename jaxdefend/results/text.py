@@ -23,6 +23,12 @@ def shortened(text: str, limit: int) -> str:
     return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
 
 
+def listed(names: Sequence[str], limit: int = 8) -> str:
+    """For a message: the first names, and how many more."""
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
 def natural(name: str) -> list[str | tuple[int, str]]:
     """A sort key by which image_2 comes before image_10."""
     # Text and numbers alternate, so that keys can be compared; a number is its length and its digits.

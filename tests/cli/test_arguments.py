@@ -84,3 +84,9 @@ def test_a_current_folder_that_was_deleted(parser, tmp_path, monkeypatch):
     gone.rmdir()
     with pytest.raises(InputError, match="current folder"):
         parser.parsed([])
+
+
+@pytest.mark.parametrize(("drops", "said"), [(["0.02", "0.04"], "for 2 4 points"), (["0.5", "2"], ""), ([], "")])
+def test_shares_of_one_in_place_of_points(drops, said, capsys):
+    arguments.note_small_drops([Fraction(drop) for drop in drops])
+    assert said in (told := capsys.readouterr().err) and bool(told) == bool(said)

@@ -1,25 +1,15 @@
-"""How a command runs: exit status, Ctrl-C, streams that are closed or full, caches."""
+"""How a command runs: exit status, the line of an error, streams that are closed or full."""
 
-import os
-import signal
-import stat
 import subprocess
 import sys
-import threading
 import warnings
-from argparse import Namespace
 from pathlib import Path
-from time import sleep
 
 import pytest
+from cli.helpers_programs import BEGIN, ENVIRONMENT, PRINTS, program
 
-import jaxdefend
 from jaxdefend import InputError, Interrupted, Note, ProcessEnded, TrainingDiverged
-from jaxdefend.cli import runtime, terminal
-from jaxdefend.results.progress import Progress
-
-ROOT = Path(jaxdefend.__file__).parents[1]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+from jaxdefend.cli import runtime
 
 
 def raising(error):
@@ -27,25 +17,6 @@ def raising(error):
         raise error
 
     return command
-
-
-# Without jax: what is tested here is the frame around a command.
-BEGIN = """
-import gc, os, signal, sys, time
-from jaxdefend.cli import runtime, terminal
-
-def main():
-    return runtime.run(command, [])
-
-"""
-
-
-def program(body: str, shell: str = "exec {python} -c {code}", **more):
-    code = f"{BEGIN}{body}\nruntime.program(main)\n"
-    words = ["sh", "-c", shell.format(python='"$0"', code='"$1"'), sys.executable, code]
-    return subprocess.run(
-        words, capture_output=True, text=True, check=False, timeout=60, **({"env": ENVIRONMENT} | more)
-    )
 
 
 @pytest.mark.parametrize(
@@ -97,29 +68,11 @@ def test_warnings_are_lines(capsys):
     assert warnings.showwarning is before
 
 
-def test_outside_of_the_main_thread():
-    """Neither signals nor the end of the process are touched there."""
-    before, status = signal.getsignal(signal.SIGINT), []
-
-    def command(words, report):
-        with runtime.stopping(report) as stoppable:
-            stoppable(Progress("work", 1, 1))
-
-    thread = threading.Thread(target=lambda: status.append(runtime.run(command, [])))
-    thread.start()
-    thread.join()
-    assert status == [0] and runtime.run(command, []) == 0
-    assert signal.getsignal(signal.SIGINT) is before
-
-
 def test_status_and_output_of_a_program():
     done = program("def command(words, report): terminal.show('result'); terminal.note('told')")
     assert (done.returncode, done.stdout, done.stderr) == (0, "result\n", "note: told\n")
     done = program("from jaxdefend import InputError\ndef command(words, report): raise InputError('wrong')")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "jaxdefend: wrong\n")
-
-
-PRINTS = "def command(words, report): terminal.show('result')"
 
 
 @pytest.mark.parametrize(
@@ -164,188 +117,3 @@ def test_results_in_any_code_page(encoding):
     done = subprocess.run(words, capture_output=True, check=False, env=environment)
     assert done.returncode == 0 and done.stderr == b""
     assert done.stdout.decode(encoding).startswith("-" if encoding != "gbk" else ("−", "-"))
-
-
-# Ctrl-C
-
-
-def pressed(body: str, *, times: int = 1) -> subprocess.CompletedProcess:
-    """Ctrl-C once the program says that it is ready."""
-    words = [sys.executable, "-u", "-c", f"{BEGIN}{body}\nruntime.program(main)\n"]
-    running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    assert running.stdout.readline() == "ready\n"
-    for _ in range(times):
-        sleep(0.05)
-        running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=30)
-    return subprocess.CompletedProcess(words, running.returncode, out, err)
-
-
-def test_ctrl_c_is_one_line():
-    done = pressed("def command(words, report):\n    terminal.show('ready')\n    time.sleep(20)", times=3)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "jaxdefend: interrupted; nothing was written\n")
-
-
-def test_after_the_results_it_says_where_they_are():
-    body = """
-from argparse import Namespace
-from pathlib import Path
-def command(words, report):
-    runtime.written.set(Path("there"))
-    terminal.show("ready")
-    time.sleep(20)
-"""
-    assert pressed(body).stderr == "jaxdefend: interrupted; the results are in there\n"
-
-
-def test_ctrl_c_at_the_end_does_not_change_the_status():
-    body = """
-import atexit
-atexit.register(time.sleep, 1)
-def command(words, report):
-    atexit.register(lambda: print("ready", flush=True))
-"""
-    done = pressed(body, times=2)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_work_that_is_saved_stops_at_the_next_step():
-    body = """
-from jaxdefend.results.progress import Progress
-def command(words, report):
-    with runtime.stopping(report) as stoppable:
-        terminal.show("ready")
-        for step in range(200):
-            time.sleep(0.05)
-            stoppable(Progress("noise", step, 200, "steps"))
-"""
-    done = pressed(body)
-    assert done.returncode == 2
-    assert done.stderr.startswith("jaxdefend: interrupted (noise, ") and done.stderr.endswith(" of 200 steps)\n")
-
-
-def test_a_second_ctrl_c_does_not_wait_for_the_step():
-    body = """
-def command(words, report):
-    with runtime.stopping(report):
-        terminal.show("ready")
-        time.sleep(20)
-"""
-    done = pressed(body, times=2)
-    assert (done.returncode, done.stderr) == (2, "jaxdefend: interrupted; nothing was written\n")
-
-
-def test_an_interrupt_that_python_swallows_comes_again():
-    body = """
-def interrupted_in_a_callback(*_):
-    gc.callbacks.clear()
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(0.1)
-
-def command(words, report):
-    gc.callbacks.append(interrupted_in_a_callback)
-    gc.collect()
-    time.sleep(30)
-"""
-    done = program(body)
-    assert (done.returncode, done.stderr) == (2, "jaxdefend: interrupted; nothing was written\n")
-
-
-# jax
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    folder = tmp_path / "jaxdefend"
-    monkeypatch.setattr("jaxdefend.results.cache.cache_folder", lambda: folder)
-    return folder
-
-
-def test_compilations_are_kept_in_a_folder_of_ones_own(cache, capsys):
-    assert runtime.compilations() == cache / "xla"
-    assert stat.S_IMODE((cache / "xla").stat().st_mode) == 0o700
-    assert runtime.compilations() == cache / "xla"
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs users")
-def test_a_folder_that_others_can_write_is_not_used(cache, capsys, monkeypatch):
-    runtime.compilations()
-    (cache / "xla").chmod(0o777)
-    assert runtime.compilations() is None
-    assert "can be written by other users" in capsys.readouterr().err
-    (cache / "xla").chmod(0o700)
-    monkeypatch.setattr("os.getuid", lambda: 12345)
-    assert runtime.compilations() is None
-    assert "belongs to another user" in capsys.readouterr().err
-
-
-def test_no_cache_is_no_trouble(cache, monkeypatch):
-    cache.write_text("a file")
-    assert runtime.compilations() is None
-    monkeypatch.setattr("jaxdefend.results.cache.cache_folder", lambda: None)
-    assert runtime.compilations() is None
-
-
-def test_a_user_without_a_home_has_no_cache(monkeypatch):
-    from jaxdefend.results.cache import cache_folder
-
-    assert cache_folder().name == "jaxdefend"
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr("os.path.expanduser", lambda path: path)
-    assert cache_folder() is None
-
-
-def test_cores_are_those_of_the_container(tmp_path):
-    bound = runtime.cores(tmp_path / "none")
-    (tmp_path / "cpu.max").write_text("100000 100000\n")
-    assert runtime.cores(tmp_path / "cpu.max") == 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert runtime.cores(tmp_path / "cpu.max") == bound
-
-
-def test_a_users_own_flags_count(tmp_path, monkeypatch):
-    (tmp_path / "cpuinfo").write_text("flags : fpu avx512f\n")
-    for before, after in (
-        ("", "--xla_cpu_prefer_vector_width=512"),
-        ("--a=1", "--a=1 --xla_cpu_prefer_vector_width=512"),
-        ("--xla_cpu_prefer_vector_width=256", "--xla_cpu_prefer_vector_width=256"),
-        ("flags.txt", "flags.txt"),
-    ):
-        monkeypatch.setenv("XLA_FLAGS", before)
-        runtime.use_wide_vectors(tmp_path / "cpuinfo")
-        assert os.environ["XLA_FLAGS"] == after
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux")
-def test_a_shell_with_too_little_memory():
-    done = program(PRINTS, "ulimit -v 600000; exec {python} -c {code}")
-    assert done.returncode == 2
-    assert done.stderr.startswith("jaxdefend: this shell allows a process 614 MB") and done.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ((None, 2, 0), "--processes and --process go with --coordinator"),
-        (("host:1", 2, None), "expected --processes N and --process I"),
-        (("host:1", 2, 2), "I in 0…N − 1"),
-        (("host", 2, 1), "expected HOST:PORT"),
-        (("auto", 2, 1), "go with --coordinator HOST:PORT"),
-    ],
-)
-def test_processes_that_do_not_fit_together(given, said):
-    with pytest.raises(InputError, match=said):
-        runtime.join_processes(Namespace(**dict(zip(("coordinator", "processes", "process"), given, strict=True))))
-
-
-def test_a_silent_process_still_says_why_it_ends(capsys, monkeypatch):
-    monkeypatch.setattr(terminal._Errors, "kept", None)
-    with open(os.devnull, "w") as nowhere, monkeypatch.context() as streams:
-        streams.setattr("sys.stdout", sys.stdout)
-        streams.setattr("sys.stderr", sys.stderr)
-        terminal.silence(nowhere)
-        terminal.note("unheard")
-        terminal.show("unseen")
-        terminal.fail("heard")
-    assert capsys.readouterr() == ("", "jaxdefend: heard\n")

@@ -1,6 +1,8 @@
 """What people see, on every terminal."""
 
 import io
+import os
+import sys
 
 import pytest
 
@@ -125,3 +127,15 @@ def test_the_time_left_stands_behind_a_line(monkeypatch, capsys):
         bars(Progress("noise", 20, 40, "steps", "epoch 2 of 4"))
         bars(Progress("noise", 21, 40, "steps", "epoch 2 of 4"))
     assert capsys.readouterr().err == "epoch 2 of 4, 20 s left\nepoch 2 of 4, 35 s left\n"
+
+
+def test_a_silent_process_still_says_why_it_ends(capsys, monkeypatch):
+    monkeypatch.setattr(terminal._Errors, "kept", None)
+    with open(os.devnull, "w") as nowhere, monkeypatch.context() as streams:
+        streams.setattr("sys.stdout", sys.stdout)
+        streams.setattr("sys.stderr", sys.stderr)
+        terminal.silence(nowhere)
+        terminal.note("unheard")
+        terminal.show("unseen")
+        terminal.fail("heard")
+    assert capsys.readouterr() == ("", "jaxdefend: heard\n")

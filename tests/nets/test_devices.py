@@ -11,7 +11,7 @@ import pytest
 from helpers import ENVIRONMENT, random_net, random_pixels, refused, write_official
 from together import together
 
-from jaxdefend.cli import runtime
+from jaxdefend.cli import jax_setup
 from jaxdefend.nets.devices import alone, gathered, of_first, own_rows, place, told, tree_of_first
 from jaxdefend.nets.keras_files import write_model
 
@@ -20,8 +20,8 @@ N = 37
 # One image is too few for all devices, 37 are no multiple of any number of them.
 COUNT = f"""
 import json, sys
-from jaxdefend.cli import runtime
-runtime.set_up_jax()
+from jaxdefend.cli import jax_setup
+jax_setup.set_up_jax()
 import jax, numpy as np
 from helpers import random_net, random_pixels
 from jaxdefend.datasets.images import ArrayImages
@@ -134,7 +134,7 @@ def test_a_command_has_one_device_for_each_core_unless_told_otherwise(world, cho
     command = [sys.executable, "-m", "jaxdefend.evaluate", "net.h5", "--clean", "clean.h5", "--out", out]
     subprocess.run(command, check=True, capture_output=True, cwd=world, env=environment)
     count = json.loads((world / out / "evaluate.json").read_text())["device"]["count"]
-    assert count == int(chosen or max(devices for devices in (1, 2, 4, 8) if devices <= runtime.cores()))
+    assert count == int(chosen or max(devices for devices in (1, 2, 4, 8) if devices <= jax_setup.cores()))
     assert chosen or count <= len(os.sched_getaffinity(0))
 
 
@@ -144,8 +144,8 @@ def test_a_command_has_one_device_for_each_core_unless_told_otherwise(world, cho
 )
 def test_a_container_s_share_of_cpu_time_counts_as_cores(tmp_path, quota, most):
     (tmp_path / "cpu.max").write_text(quota)
-    bound = runtime.cores(tmp_path / "none")
-    assert runtime.cores(tmp_path / "cpu.max") == (most or bound)
+    bound = jax_setup.cores(tmp_path / "none")
+    assert jax_setup.cores(tmp_path / "cpu.max") == (most or bound)
 
 
 @pytest.mark.parametrize(

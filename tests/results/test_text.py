@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxdefend.results.text import natural, printable, shortened, table
+from jaxdefend.results.text import listed, natural, printable, shortened, table
 
 
 @given(st.text())
@@ -55,3 +55,8 @@ def test_columns():
 
 def test_a_table_without_rows_is_its_heading():
     assert table(["a", "b"], []) == "a  b"
+
+
+def test_a_list_of_names_says_how_many_more():
+    assert listed(["a", "b"]) == "a, b"
+    assert listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"
