@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ _HEARTBEAT = 10
 
 # Seconds for which a process waits for one that has more to do. XLA's own limit on CPUs is half an hour.
 _PATIENCE = 1_000_000
+
+# Bytes of the largest file whose content the processes compare when they meet; of images they compare some later.
+_COMPARED = 2**26
 
 # Seconds that a process which fails gives the others, who may fail likewise, to end together with it.
 _PARTING = 5
@@ -65,8 +69,21 @@ def join(options: argparse.Namespace) -> None:
         terminal.silence(nowhere)
     from jaxdefend.nets.devices import require_agreement
 
-    own = {name: str(value) for name, value in vars(options).items() if name not in ("process", "out")}
+    own = {name: _said(value) for name, value in vars(options).items() if name not in ("process", "out")}
     require_agreement({f"--{name.replace('_', '-')}": value for name, value in own.items()})
+
+
+def _said(value: Any) -> str:
+    """An option, for comparison with that of another process: a small file, such as a net or a guard, by its content."""
+    if isinstance(value, list):
+        return " ".join(map(_said, value))
+    try:
+        path = Path(value)
+        if not path.is_file() or path.stat().st_size > _COMPARED:
+            return str(value)
+        return f"{value} ({sha256(path.read_bytes()).hexdigest()[:12]})"
+    except (OSError, TypeError, ValueError):
+        return str(value)
 
 
 def _elsewhere(stream: Any, number: int) -> Any:

@@ -346,4 +346,5 @@ def _snake(name: str) -> str:
 
 def some(names: Sequence[str], limit: int = 8) -> str:
     """For a message; "nothing" if there are none."""
-    return shortened(listed([shortened(str(name), 60) for name in names[: limit + 1]], limit), 200) or "nothing"
+    shown = [shortened(str(name), 60) for name in names[:limit]]
+    return shortened(listed([*shown, *names[limit:]], limit), 200) or "nothing"

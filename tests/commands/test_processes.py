@@ -76,8 +76,10 @@ def test_files_that_differ_are_refused(world, tmp_path):
         shutil.copy(world / name, tmp_path)
     write_official(tmp_path / "clean.h5", *small_images(60, 1))
     write_model(small_net(7), tmp_path / "models/one_more.h5")
+    write_model(small_net(8), tmp_path / "models/net_1.h5")
     commands = {
-        "--valid is 60 images (": ("sweep", "net.h5", *IMAGES),
+        "--valid is clean.h5 (": ("sweep", "net.h5", *IMAGES),
+        "--repaired is models/net_1.h5 (": ("evaluate", "net.h5", "--clean", "net.h5", "--repaired", "models/net_1.h5"),
         "the list of files is ": ("audit", "models"),
     }
     for told, arguments in commands.items():
