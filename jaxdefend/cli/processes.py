@@ -74,7 +74,7 @@ def join(options: argparse.Namespace) -> None:
 
 
 def _said(value: Any) -> str:
-    """An option, for comparison with that of another process: a small file, such as a net or a guard, by its content."""
+    """An option, for comparison with that of another process: files such as nets and guards by their content."""
     if isinstance(value, list):
         return " ".join(map(_said, value))
     try:

@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxdefend.nets import kinds
-from jaxdefend.nets.convolution import PRECISION, convolve, depthwise, max_pool
+from jaxdefend.nets.convolution import PRECISION, average_pool, convolve, depthwise, max_pool
 from jaxdefend.nets.kinds import Kind
 
 Arrays = Mapping[str, Any]
@@ -71,7 +71,7 @@ def preactivation(settings: Kind, arrays: Arrays, inputs: Sequence[Activations])
         case kinds.MaxPooling2D():
             return max_pool(inputs[0], settings.pool_size, settings.strides, settings.padding)
         case kinds.AveragePooling2D():
-            return _average_pool(inputs[0], settings)
+            return average_pool(inputs[0], settings.pool_size, settings.strides, settings.padding)
         case kinds.GlobalMaxPooling2D():
             return inputs[0].max(axis=(1, 2), keepdims=settings.keepdims)
         case kinds.GlobalAveragePooling2D():
@@ -117,15 +117,6 @@ def _layer_normalized(inputs: Activations, arrays: Arrays, settings: kinds.Layer
     if settings.scale:
         found = found * arrays["gamma"].reshape(along)
     return found + arrays["beta"].reshape(along) if settings.center else found
-
-
-def _average_pool(inputs: Float[Array, "n h w c"], settings: kinds.AveragePooling2D) -> Float[Array, "n i j c"]:
-    window, strides = (1, *settings.pool_size, 1), (1, *settings.strides, 1)
-    sums = lax.reduce_window(inputs, 0.0, lax.add, window, strides, settings.padding.upper())
-    if settings.padding == "valid":
-        return sums / (settings.pool_size[0] * settings.pool_size[1])
-    inside = lax.reduce_window(jnp.ones((1, *inputs.shape[1:3], 1)), 0.0, lax.add, window, strides, "SAME")
-    return sums / inside
 
 
 def _merged(settings: Kind, inputs: Sequence[Activations]) -> Activations:

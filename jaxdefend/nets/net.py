@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from jaxdefend import InputError
 from jaxdefend.nets import functions, kinds
-from jaxdefend.nets.convolution import convolve_relu_pool
+from jaxdefend.nets.convolution import convolve_relu_average, convolve_relu_pool, in_blocks
 from jaxdefend.nets.goodnet import Rule
 from jaxdefend.nets.graph import INPUT, LOGITS, Graph
 from jaxdefend.nets.scales import check_scale, scaled
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Pixels = Num[Array | np.ndarray, "n h w c"]
 # {layer: {"kernel", "bias", …: array}}.
 Weights = Mapping[str, Mapping[str, Any]]
+
+# The pools that are computed together with the convolution before them.
+_TOGETHER = {kinds.MaxPooling2D(): convolve_relu_pool, kinds.AveragePooling2D(): convolve_relu_average}
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,8 @@ class Net(nnx.Module, pytree=False):
             return _Plan((LOGITS,), lambda inputs: functions.activated(layer.settings, inputs[0]))
         if (fused := self._fused(name)) is not None and fused.name not in found:
             arrays = [jnp.asarray(self.weights[fused.name][kind]) for kind in ("kernel", "bias")]
-            return _Plan(fused.inputs, lambda inputs: convolve_relu_pool(inputs[0], *arrays))
+            together = _TOGETHER[layer.settings]
+            return _Plan(fused.inputs, lambda inputs: together(inputs[0], *arrays))
         arrays = self.weights.get(name, {})
         return _Plan(layer.inputs, lambda inputs: functions.computed(layer.settings, arrays, inputs))
 
@@ -158,9 +162,8 @@ class Net(nnx.Module, pytree=False):
         return _Plan((head.name,) if where == "none" else head.inputs, compute)
 
     def _fused(self, name: str) -> Any:
-        """The convolution that `convolve_relu_pool` computes together with the pool `name`, or None."""
-        pool = self.graph[name].settings
-        if pool != kinds.MaxPooling2D():
+        """The convolution that is computed together with the pool `name`, or None."""
+        if self.graph[name].settings not in _TOGETHER:
             return None
         layer = self.graph[self.graph[name].inputs[0]]
         match layer.settings:
@@ -176,7 +179,7 @@ class Net(nnx.Module, pytree=False):
 
     def features(self, pixels: Pixels, layers: Sequence[str]) -> dict[str, Float[Array, "n ..."]]:
         """Activations of `layers` for pixels 0–255."""
-        return self.activations({INPUT: scaled(pixels, self.input_scale)}, layers)
+        return in_blocks(lambda block: self.activations({INPUT: scaled(block, self.input_scale)}, layers), pixels)
 
     def applied(self, layer: str, *inputs: Float[Array | np.ndarray, "n ..."]) -> Float[Array, "n ..."]:
         """What this one layer makes of what it reads."""

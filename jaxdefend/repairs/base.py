@@ -213,7 +213,7 @@ def doubts_about_repair(settings: Any, net: Net, images: int, before: Rate, afte
     if 100 * (before.share - after.share) <= _LARGE_LOSS + asked:
         return ()
     if images < net.classes and name != "distill":
-        advice = f"{counted(images, 'image')} for {net.classes} classes: the method distill needs no image of each"
+        advice = f"{images} images of {net.classes} classes are few: the method distill needs no image of each"
     elif trains:
         advice = "choose a lower learning rate or more epochs"
     else:

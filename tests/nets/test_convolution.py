@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from jaxdefend.nets.convolution import convolve, convolve_relu_pool, depthwise, max_pool
+from jaxdefend.nets.convolution import (
+    average_pool,
+    convolve,
+    convolve_relu_average,
+    convolve_relu_pool,
+    depthwise,
+    in_blocks,
+    max_pool,
+)
 
 WIDE = "--xla_cpu_prefer_vector_width=512"
 
@@ -25,12 +33,12 @@ def vectors(request):
     jax.clear_caches()
 
 
-def by_numpy(images, kernel, bias):
+def by_numpy(images, kernel, bias, pool=np.max):
     images, kernel, bias = (np.asarray(array, float) for array in (images, kernel, bias))
     windows = np.lib.stride_tricks.sliding_window_view(images, kernel.shape[:2], axis=(1, 2))
     outputs = np.maximum(np.einsum("nijcab,abck->nijk", windows, kernel, optimize=True) + bias, 0)
     rows, columns = outputs.shape[1] // 2, outputs.shape[2] // 2
-    return outputs[:, : 2 * rows, : 2 * columns].reshape(len(images), rows, 2, columns, 2, -1).max(axis=(2, 4))
+    return pool(outputs[:, : 2 * rows, : 2 * columns].reshape(len(images), rows, 2, columns, 2, -1), axis=(2, 4))
 
 
 def drawn(n, size, kernel):
@@ -47,6 +55,36 @@ DEEPID = [(4, 4, 3, 20), (3, 3, 20, 40), (3, 3, 40, 60)]
 def test_convolution_and_pool_of_deepid(vectors, kernel, n):
     arrays = drawn(n, (9, 8), kernel)
     np.testing.assert_allclose(convolve_relu_pool(*arrays), by_numpy(*arrays), rtol=1e-4, atol=1e-4)
+
+
+# Written out with four outputs in a loop, with two, not at all.
+@pytest.mark.parametrize("kernel", [(5, 5, 1, 16), (3, 3, 20, 8), (3, 3, 40, 8)])
+@pytest.mark.parametrize("n", [1, 16])
+def test_convolution_and_average(vectors, kernel, n):
+    arrays = drawn(n, (9, 8), kernel)
+    expected = by_numpy(*arrays, pool=np.mean)
+    np.testing.assert_allclose(convolve_relu_average(*arrays), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_convolution_and_average():
+    arrays = drawn(16, (9, 8), (3, 3, 4, 6))
+    found, expected = (
+        jax.value_and_grad(lambda *arrays, form=form: jnp.sin(form(*arrays)).sum(), argnums=(0, 1, 2))(*arrays)
+        for form in (convolve_relu_average, lambda *arrays: average_pool(jax.nn.relu(convolve(*arrays))))
+    )
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("n", [1, 32, 40, 96])
+def test_blocks_are_the_whole(n):
+    images = jnp.arange(6.0 * n).reshape(n, 2, 3)
+
+    def compute(block):
+        return {"sums": block.sum(axis=(1, 2)), "twice": 2 * block}
+
+    assert_close(jax.jit(lambda images: in_blocks(compute, images))(images), compute(images))
+    is_cut = "scan" in str(jax.make_jaxpr(lambda images: in_blocks(compute, images))(images))
+    assert is_cut == (n == 96 and jax.default_backend() == "cpu")
 
 
 @pytest.mark.parametrize("n", [1, 8, 15, 16, 17, 32])
