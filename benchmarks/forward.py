@@ -38,12 +38,12 @@ def rows(size: Size) -> list[Row]:
     share = Row(
         "fraction_of_matmul_forward",
         *_with_peer(matmul_seconds(size.repeats, len(pixels) * multiply_adds(net), ours)),
-        smallest_ratio=0.6,
+        smallest_ratio=0.75,
     )
     if keras_peer.name() is None:
         (times,), (one_times,) = interleaved(size.repeats, ours), interleaved(size.repeats, our_one)
         return [
-            Row("forward", times, f"Keras, {keras_peer.INSTALL}", smallest_ratio=2.5),
+            Row("forward", times, f"Keras, {keras_peer.INSTALL}"),
             Row("one_image_warm", _per_call(one_times), f"Keras, {keras_peer.INSTALL}", longest_seconds=1e-3),
             share,
         ]
@@ -67,7 +67,7 @@ def rows(size: Size) -> list[Row]:
     one_times, their_one_times = interleaved(size.repeats, our_one, their_one)
     peer = keras_peer.name()
     return [
-        Row("forward", times, f"{peer}, predict, batch {batches[best]}", others[best], same, smallest_ratio=2.5),
+        Row("forward", times, f"{peer}, predict, batch {batches[best]}", others[best], same),
         Row(
             "one_image_warm",
             _per_call(one_times),

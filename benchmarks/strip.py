@@ -13,6 +13,7 @@ from jaxdefend.datasets.images import ArrayImages
 from jaxdefend.detectors import Blend, strip
 from jaxdefend.nets import shipped
 from jaxdefend.nets.batches import padded
+from jaxdefend.nets.devices import batch_size
 from jaxdefend.nets.inference import predictions
 from jaxdefend.nets.loading import load_net
 
@@ -58,17 +59,29 @@ def rows(size: Size) -> list[Row]:
     ours, *theirs = interleaved(max(2, size.repeats // 2), *contestants)
     per_image = f"{keras_peer.name()}, one predict of {OVERLAYS} an image" if loop else f"Keras, {keras_peer.INSTALL}"
     return [
-        Row("strip_loop", ours, per_image, theirs[0] if loop else None, same_loop, smallest_ratio=10),
+        Row("strip_loop", ours, per_image, theirs[0] if loop else None, same_loop),
         Row(
             "strip_art",
             ours,
             "ART's STRIP; same result: labels" if art else f"ART on TensorFlow, {keras_peer.INSTALL}",
             theirs[-1] if art else None,
             same_labels,
-            smallest_ratio=2.5,
         ),
+        _of_pairs(net, images, entropies, size),
         last,
     ]
+
+
+def _of_pairs(net, images: ArrayImages, entropies: Callable[[], np.ndarray], size: Size) -> Row:
+    """A pair of image and overlay against an image of a plain pass."""
+    many = ArrayImages(np.resize(images.pixels, (len(images) * OVERLAYS, *images.pixels.shape[1:])))
+
+    def labels() -> np.ndarray:
+        return predictions(net, padded(many, batch_size()))[0]
+
+    labels()
+    ours, plain = interleaved(max(2, size.repeats // 2), entropies, labels)
+    return Row("strip_pairs", ours, "labels of as many images as there are pairs", plain, smallest_ratio=1)
 
 
 def _loop(net, path, images: ArrayImages, pool: strip.Overlays, key) -> Callable[[], np.ndarray]:
