@@ -1,5 +1,6 @@
 """STRIP: a backdoored image keeps its label when other images are laid over it, so its predictions vary little."""
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from hashlib import sha256
@@ -20,7 +21,7 @@ from jaxdefend.nets.inference import entropy
 from jaxdefend.nets.net import Net
 
 # Overlays of an image that go through the net together, and after which it is looked whether its verdict is known.
-# A multiple of 16, which a CPU computes side by side; the last four of 100 go alone.
+# A multiple of 16, which a CPU computes side by side; the last four of 100 go with those of other images.
 ROUND = 32
 
 # Images of a round that go to the devices together.
@@ -206,14 +207,16 @@ def _entropy_sums(
     def of_part(
         net: Net, images: Num[Array, "m h w c"], drawn: Int[Array, "m r"], pool: UInt8[Array, "p h w c"]
     ) -> Float[Array, " m"]:
-        """One image after another keeps a CPU's cache; other devices take all at once."""
-        at_once = None if jax.default_backend() == "cpu" else len(images)
-        return lax.map(lambda of: _entropy_sum(net, of[0], pool[of[1]], blend), (images, drawn), batch_size=at_once)
+        """As many images at a time as fill a round: that keeps a CPU's cache. Other devices take all at once."""
+        n, overlays = drawn.shape
+        together = math.gcd(n, max(1, ROUND // overlays)) if jax.default_backend() == "cpu" else n
+
+        def sums(images: Num[Array, "t h w c"], drawn: Int[Array, "t r"]) -> Float[Array, " t"]:
+            shown = jax.vmap(superimpositions, (0, 0, None))(images, pool[drawn], blend)
+            pairs = shown.reshape(-1, *shown.shape[2:])
+            return entropy(net.features(pairs, ("logits",))["logits"]).reshape(drawn.shape).sum(axis=1)
+
+        parts = jax.tree.map(lambda each: each.reshape(-1, together, *each.shape[1:]), (images, drawn))
+        return lax.map(lambda part: sums(*part), parts).reshape(n)
 
     return sharded(of_part, net, (images, drawn), pool)
-
-
-def _entropy_sum(
-    net: Net, image: Num[Array, "h w c"], overlays: UInt8[Array, "r h w c"], blend: Blend
-) -> Float[Array, ""]:
-    return entropy(net.features(superimpositions(image, overlays, blend), ("logits",))["logits"]).sum()
