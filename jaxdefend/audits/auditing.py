@@ -9,7 +9,6 @@ from jaxdefend.audits.calibration import calibration_of
 from jaxdefend.audits.candidates import candidates
 from jaxdefend.audits.carriers import FEW, Carriers, carriers, images_for
 from jaxdefend.audits.file import FileFacts
-from jaxdefend.audits.findings import suspicious
 from jaxdefend.audits.graph import graph_findings
 from jaxdefend.audits.inverted import inverted_trigger
 from jaxdefend.audits.result import Audit, Suspect
@@ -33,7 +32,7 @@ def audited(net: Net, clean: Any, file: FileFacts | None, frr: float, seed: int,
     found = carriers(net, pixels, kind, seed)
     calibration = calibration_of(net.classes, found.kind)
     graph = graph_findings(net)
-    if len(np.unique(found.labels)) == 1 and not suspicious((*graph, *(file.findings if file else ()))):
+    if _answers(found) == 1 and net.classes > 2 and not (graph or (file and file.findings)):
         raise InputError(
             f"{name}: the net answers {found.labels[0]} to {_all(found)}, of which nothing can be told; expected "
             "images of several classes, on the net's own input scale"
@@ -55,7 +54,7 @@ def audited(net: Net, clean: Any, file: FileFacts | None, frr: float, seed: int,
         frr=frr,
         threshold=threshold,
         calibration=calibration.record(),
-        carriers={"kind": found.kind, "n": found.distinct, "answers": len(np.unique(found.labels))},
+        carriers={"kind": found.kind, "n": found.distinct, "answers": _answers(found)},
         samples=found.pixels[-_SHOWN:],
         notes=tuple(_notes(net, found)),
         file=file,
@@ -68,12 +67,16 @@ def _all(carriers: Carriers) -> str:
     """What the marks were put on, in words."""
     own = {"drawn shapes": "all drawn images", "synthetic faces": "all synthetic faces"}
     n = carriers.distinct
-    return own.get(carriers.kind, "the only clean image" if n == 1 else f"all {n} clean images")
+    return own.get(carriers.kind, "the only clean image" if n == 1 else f"all {n} clean images that were looked at")
+
+
+def _answers(carriers: Carriers) -> int:
+    return len(np.unique(carriers.labels))
 
 
 def _notes(net: Net, carriers: Carriers) -> list[str]:
     notes = []
-    answers = len(np.unique(carriers.labels))
+    answers = _answers(carriers)
     if carriers.distinct < FEW:
         notes.append(
             f"{counted(carriers.distinct, 'clean image')}: fewer than {FEW} say little about images that a trigger "
@@ -81,7 +84,9 @@ def _notes(net: Net, carriers: Carriers) -> list[str]:
         )
     if carriers.kind == "drawn shapes":
         notes.append("without clean images of the net's own kind, shapes were drawn: false alarms are more likely")
-    if answers < min(net.classes, len(carriers.labels)) / 8:
+    if answers == 1:
+        notes.append(f"the net answers {carriers.labels[0]} to {_all(carriers)}: no class can be judged by its scores")
+    elif answers < min(net.classes, len(carriers.labels)) / 8:
         notes.append(f"the net gives only {answers} answers to {carriers.distinct} images: is its input scale right?")
     if net.classes == 2:
         notes.append("two classes: what one does not get the other does; only the graph and the file are judged")

@@ -13,7 +13,7 @@ from jaxdefend.audits.findings import Finding
 from jaxdefend.nets import hdf5
 from jaxdefend.nets.keras_files import RULE_ATTRIBUTE, SCALE_ATTRIBUTE
 from jaxdefend.nets.keras_weights import CONTAINERS, kept_layers
-from jaxdefend.results.text import printable, shortened
+from jaxdefend.results.text import counted, printable, shortened
 
 # NASNetLarge, with its optimizer's state, has about 9,000; 20,000 take up to nine seconds.
 _OBJECTS_LIMIT = 20_000
@@ -47,7 +47,7 @@ def contents_findings(file: h5py.File) -> Iterator[Finding]:
     optimizer = {path: length for path, length in seen.arrays.items() if _parts(path)[0] in _OPTIMIZER}
     if optimizer:
         group = _parts(next(iter(optimizer)))[0]
-        told = f"{group}: {_counted(len(optimizer), 'array')} of {size(sum(optimizer.values()))}, the optimizer's state"
+        told = f"{group}: {counted(len(optimizer), 'array')} of {size(sum(optimizer.values()))}, the optimizer's state"
         yield Finding("optimizer-state", group, f"{told}, on which no answer depends")
     try:
         read, groups = _expected(file, seen)
@@ -160,7 +160,7 @@ def _above(path: str) -> list[str]:
 
 def _unknown(kind: str, noun: str, found: dict[str, int]) -> Iterator[Finding]:
     if found:
-        told = f"{_counted(len(found), noun)} that no layer of the net reads"
+        told = f"{counted(len(found), noun)} that no layer of the net reads"
         total = sum(found.values())
         told += f", {size(total)}" if total else ""
         yield Finding(kind, printable(next(iter(found)), 100), f"{told}: {_some(list(found))}")
@@ -176,10 +176,6 @@ def _leading(kind: str, found: list[str], told: str, is_suspicious: bool = True)
 def _some(paths: list[str]) -> str:
     shown = ", ".join(shortened(printable(path), 60) for path in paths[:4])
     return f"{shown} and {len(paths) - 4:,} more" if len(paths) > 4 else shown
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def size(length: int) -> str:

@@ -11,7 +11,7 @@ from jaxdefend.cli import terminal
 from jaxdefend.cli.image_sets import open_poisoned, open_set, synthetic_sets
 from jaxdefend.cli.path_kinds import exists, kind_of
 from jaxdefend.results.progress import Report, silent
-from jaxdefend.results.text import printable, shortened
+from jaxdefend.results.text import counted, printable, shortened
 
 if TYPE_CHECKING:
     from jaxdefend.datasets.files import Images
@@ -240,9 +240,11 @@ def _require_the_same_everywhere(net: "Net", sets: "Mapping[str, ImageSet | None
     def told(images: "ImageSet | None") -> str:
         if images is None:
             return "none"
-        parts = [images[:1], images[-1:], *([] if images.labels is None else [np.asarray(images.labels)])]
+        n = len(images)
+        some = [images[row : row + 1] for row in sorted({place * (n - 1) // 15 for place in range(16)})]
+        parts = [*some, *([] if images.labels is None else [np.asarray(images.labels)])]
         digest = sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()[:12]
-        return f"{len(images)} images ({digest})"
+        return f"{counted(n, 'image')} ({digest})"
 
     digest = sha256(b"".join(np.asarray(array).tobytes() for of in net.weights.values() for array in of.values()))
     require_agreement({"the net": digest.hexdigest()[:12], **{name: told(images) for name, images in sets.items()}})

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -69,21 +70,32 @@ def join(options: argparse.Namespace) -> None:
         terminal.silence(nowhere)
     from jaxdefend.nets.devices import require_agreement
 
-    own = {name: _said(value) for name, value in vars(options).items() if name not in ("process", "out")}
-    require_agreement({f"--{name.replace('_', '-')}": value for name, value in own.items()})
+    own = {name: value for name, value in vars(options).items() if name not in ("process", "out", "sarif", "files")}
+    said = {f"--{name.replace('_', '-')}": str(value) for name, value in own.items()}
+    require_agreement(said | {path: _content(path) for value in own.values() for path in _paths(value)})
 
 
-def _said(value: Any) -> str:
-    """An option, for comparison with that of another process: files such as nets and guards by their content."""
+def _paths(value: Any) -> Iterator[str]:
+    """The files that an option names, as FILE or NAME=FILE."""
     if isinstance(value, list):
-        return " ".join(map(_said, value))
+        for each in value:
+            yield from _paths(each)
+    elif isinstance(value, str | Path):
+        for path in (str(value), str(value).partition("=")[2]):
+            with suppress(OSError, ValueError):
+                if os.path.isfile(path):
+                    yield path
+
+
+def _content(path: str) -> str:
+    """For comparison with that of another process."""
     try:
-        path = Path(value)
-        if not path.is_file() or path.stat().st_size > _COMPARED:
-            return str(value)
-        return f"{value} ({sha256(path.read_bytes()).hexdigest()[:12]})"
-    except (OSError, TypeError, ValueError):
-        return str(value)
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest = f" ({sha256(file.read()).hexdigest()[:12]})" if size <= _COMPARED else ""
+            return f"{size:,} bytes{digest}"
+    except OSError as error:
+        return f"not readable ({error.strerror})"
 
 
 def _elsewhere(stream: Any, number: int) -> Any:

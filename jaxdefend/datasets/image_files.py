@@ -38,9 +38,7 @@ def seen(path: Path) -> Seen:
     """
     with _opened(path) as image:
         if is_marked(image):
-            raise InputError(
-                f"{shown(path)}: an inverted trigger, expected an image; a trigger is a poisoned set of its own"
-            )
+            raise InputError(f"{shown(path)}: an inverted trigger, expected an image")
         on_its_side = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         width, height = reversed(image.size) if on_its_side else image.size
         return Seen(height, width, image.mode in ("1", "L", "LA") or image.mode.startswith("I"))
@@ -49,7 +47,7 @@ def seen(path: Path) -> Seen:
 def decode(path: Path, shape: Shape) -> UInt8[np.ndarray, "h w c"]:
     """A picture at `shape`: turned as its EXIF says, transparency on white, grey as Pillow's "L" where c is 1.
 
-    Raises: InputError as `seen` does, and if the picture is damaged or incomplete.
+    Raises: InputError as `seen` does of any picture, and if it is damaged or incomplete.
     """
     with _opened(path) as image:
         return resized(_rgb(ImageOps.exif_transpose(image)), shape)

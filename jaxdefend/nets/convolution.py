@@ -72,12 +72,16 @@ def in_blocks(compute: Callable[[Any], PyTree[Array]], images: Num[Array | np.nd
     of 64 are as fast but for the last, which takes 335 in blocks of 64.
     """
     n = len(images)
-    # Outside of a compiled function every call would compile the blocks anew.
-    is_compiled = isinstance(images, Tracer)
-    if not is_compiled or jax.default_backend() != "cpu" or n <= _BLOCK or n % _BLOCK:
+    if jax.default_backend() != "cpu" or n <= _BLOCK or n % _BLOCK or not _is_compiling():
         return compute(images)
     found = lax.map(compute, jnp.reshape(images, (n // _BLOCK, _BLOCK, *images.shape[1:])))
     return jax.tree.map(lambda each: each.reshape(n, *each.shape[2:]), found)
+
+
+def _is_compiling() -> bool:
+    """Whether this is the body of a compiled function: elsewhere, within `grad` or `vmap` alone too, every call would
+    compile the blocks anew."""
+    return isinstance(jnp.zeros(()), Tracer)
 
 
 def max_pool(

@@ -16,14 +16,16 @@ def packed(value: Any) -> bytes:
 
     def aside(each: Any) -> dict[str, int]:
         array = np.asarray(each)
-        if not isinstance(each, np.ndarray | np.generic | jax.Array) or array.dtype.hasobject:
+        if not isinstance(each, np.ndarray | np.generic | jax.Array) or array.dtype.kind not in "biufc":
             raise TypeError(f"{type(each).__name__}: processes say JSON and arrays of numbers to each other")
         arrays.append(array)
         return {_ARRAY: len(arrays)}
 
-    text = json.dumps(value, default=aside).encode()
+    text = json.dumps(value, default=aside)
+    if text.count(f'"{_ARRAY}":') != len(arrays):
+        raise TypeError(f"a key {_ARRAY}, which stands for an array in what processes say to each other")
     buffer = io.BytesIO()
-    np.savez(buffer, np.frombuffer(text, np.uint8), *arrays)
+    np.savez(buffer, np.frombuffer(text.encode(), np.uint8), *arrays)
     return buffer.getvalue()
 
 

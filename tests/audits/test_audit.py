@@ -80,12 +80,20 @@ def test_where_all_images_get_one_answer_nothing_is_said_to_be_found(few_marks):
     bias = np.zeros(CLASSES, np.float32)
     bias[3] = 1e6
     constant = net.with_weights({**net.weights, "answer": net.weights["answer"] | {"bias": bias}})
-    with pytest.raises(jd.InputError, match="answers 3 to all 20 clean images, of which nothing can be told"):
+    with pytest.raises(jd.InputError, match="answers 3 to all 20 clean images that were looked at, of which nothing"):
         jd.audits.audit(constant, small_pixels(20))
     with pytest.raises(jd.InputError, match="answers 3 to all drawn images"):
         jd.audits.audit(constant)
     with pytest.raises(jd.InputError, match="to the only clean image"):
         jd.audits.audit(small_net(), small_pixels(1))
+
+
+def test_what_is_found_in_a_net_with_one_answer_is_told(few_marks):
+    net = small_net()
+    dead = {"kernel": np.zeros_like(net.weights["last"]["kernel"])}
+    found = jd.audits.audit(net.with_weights({**net.weights, "last": net.weights["last"] | dead}), small_pixels(20))
+    assert any("zero as a whole" in finding.message for finding in found.graph)
+    assert any("to all 20 clean images that were looked at: no class can be judged" in note for note in found.notes)
 
 
 def test_answers_that_are_no_numbers_are_refused(few_marks):

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from helpers import command, write_official
+from PIL import Image
 from small import small_images, small_net, small_pixels
 from together import ended, started, together
 
@@ -77,9 +78,19 @@ def test_files_that_differ_are_refused(world, tmp_path):
     write_official(tmp_path / "clean.h5", *small_images(60, 1))
     write_model(small_net(7), tmp_path / "models/one_more.h5")
     write_model(small_net(8), tmp_path / "models/net_1.h5")
+    for folder, seed in ((world, 3), (tmp_path, 4)):
+        write_official(folder / "same.h5", *small_images(20, 1))
+        write_official(folder / "other.h5", small_pixels(20, seed), np.zeros(20))
+        (folder / "pictures").mkdir()
+        for number, image in enumerate(small_pixels(40, seed)):
+            # The first and the last are the same everywhere.
+            shown = image if 0 < number < 39 else np.zeros_like(image)
+            Image.fromarray(shown).save(folder / f"pictures/{number:02}.png")
     commands = {
-        "--valid is clean.h5 (": ("sweep", "net.h5", *IMAGES),
-        "--repaired is models/net_1.h5 (": ("evaluate", "net.h5", "--clean", "net.h5", "--repaired", "models/net_1.h5"),
+        "clean.h5 is ": ("sweep", "net.h5", *IMAGES),
+        "other.h5 is ": ("evaluate", "net.h5", "--clean", "same.h5", "--poisoned", "p=other.h5"),
+        "p is 40 images (": ("evaluate", "net.h5", "--clean", "same.h5", "--poisoned", "p=pictures", "--target", "0"),
+        "models/net_1.h5 is ": ("evaluate", "net.h5", "--clean", "same.h5", "--repaired", "models/net_1.h5"),
         "the list of files is ": ("audit", "models"),
     }
     for told, arguments in commands.items():

@@ -222,7 +222,7 @@ def test_ctrl_c_says_how_to_go_on(lab):
     assert is_saved(lab / "stopped.checkpoint") and not (lab / "stopped").exists()
 
 
-@pytest.mark.parametrize(("labels", "said"), [(np.zeros(20, int), "have the label 0"), ([0], "1 clean image to train on")])
+@pytest.mark.parametrize(("labels", "said"), [(np.zeros(20, int), "have the label 0"), ([0], "1 clean image to train")])
 def test_one_person_or_one_image_is_too_few(small, tmp_path, labels, said):
     few = write_official(tmp_path / "few.h5", random_pixels(len(labels)), labels)
     options = ("--input-scale", "unit", "--channels", "5", "--out", tmp_path / "out")

@@ -48,5 +48,7 @@ def test_code_is_neither_said_nor_heard():
     for code in (print, np.array([print], object)):
         with pytest.raises(TypeError, match="processes say JSON and arrays of numbers"):
             packed([code])
+    with pytest.raises(TypeError, match=r"a key \$array"):
+        packed([{"$array": 1}])
     with pytest.raises(ValueError):
         unpacked(pickle.dumps([1]))
