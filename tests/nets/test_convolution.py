@@ -87,6 +87,22 @@ def test_blocks_are_the_whole(n):
     assert is_cut == (n == 96 and jax.default_backend() == "cpu")
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="blocks are for CPUs")
+def test_outside_of_compiled_functions_there_are_no_blocks():
+    sizes = []
+
+    def total(images):
+        def compute(block):
+            sizes.append(len(block))
+            return block.sum(axis=1)
+
+        return in_blocks(compute, images).sum()
+
+    for call in (total, jax.grad(total), jax.jit(total), jax.jit(jax.grad(total))):
+        call(jnp.ones((96, 2)))
+    assert sizes == [96, 96, 32, 32]
+
+
 @pytest.mark.parametrize("n", [1, 8, 15, 16, 17, 32])
 def test_the_form_depends_on_vectors_images_and_kernel(vectors, n):
     wide = WIDE in os.environ["XLA_FLAGS"] and jax.default_backend() == "cpu"
