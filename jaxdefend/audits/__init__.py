@@ -31,8 +31,8 @@ def audit(
         file: what `audits.file.file_findings` says of the net's file, to be part of the verdict.
         frr: which share of clean nets may be called backdoored, 0.001–0.5.
         seed: of marks and their refinement.
-    Raises: InputError if the net's input scale is not known, or its answers or the images cannot be used:
-        where it answers all of them alike and nothing else is found, say.
+    Raises: InputError if the net's input scale is not known, or its answers or the images cannot be used; so if
+        it answers all of them alike, and neither graph nor file has a finding.
     """
     from jaxdefend.audits.auditing import audited
 

@@ -25,6 +25,9 @@ _PATIENCE = 1_000_000
 # Bytes of the largest file whose content the processes compare when they meet; of images they compare some later.
 _COMPARED = 2**26
 
+# Options in which the processes may differ: which one this is, and where results are written.
+_OF_EACH = ("process", "out", "sarif", "files")
+
 # Seconds that a process which fails gives the others, who may fail likewise, to end together with it.
 _PARTING = 5
 
@@ -70,7 +73,7 @@ def join(options: argparse.Namespace) -> None:
         terminal.silence(nowhere)
     from jaxdefend.nets.devices import require_agreement
 
-    own = {name: value for name, value in vars(options).items() if name not in ("process", "out", "sarif", "files")}
+    own = {name: value for name, value in vars(options).items() if name not in _OF_EACH}
     said = {f"--{name.replace('_', '-')}": str(value) for name, value in own.items()}
     require_agreement(said | {path: _content(path) for value in own.values() for path in _paths(value)})
 
