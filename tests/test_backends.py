@@ -43,8 +43,8 @@ NORMALIZED = Graph(
     ),
     "answer",
 )
-# The form of a CPU alone.
-OF_A_CPU = {"jaxdefend.nets.convolution._written_out"}
+# Forms of a CPU alone.
+OF_A_CPU = {"jaxdefend.nets.convolution._written_out", "jaxdefend.nets.windows.pooled_by_eight"}
 
 
 def compiled_functions() -> dict[str, list[tuple[object, str]]]:

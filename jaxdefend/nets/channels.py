@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxdefend.nets import kinds
-from jaxdefend.nets.convolution import PRECISION
+from jaxdefend.nets.backend import PRECISION
 from jaxdefend.nets.graph import CONVOLUTIONS, Graph, Layer
 from jaxdefend.nets.net import Net
 

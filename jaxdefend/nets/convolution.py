@@ -1,7 +1,6 @@
 """Convolutions in the fastest form for the backend, its vectors and the jax version: chosen only here."""
 
 import math
-import os
 from collections.abc import Callable
 from functools import cache, partial, reduce
 from itertools import product
@@ -14,8 +13,8 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Num, PyTree
 
-# Float32 in full on every backend: a GPU would otherwise multiply in TF32.
-PRECISION = lax.Precision.HIGHEST
+from jaxdefend.nets import windows
+from jaxdefend.nets.backend import PRECISION, apart, has_wide_vectors
 
 # Images side by side in `_written_out`: float32 in a vector register of 512 bits.
 _LANES = 16
@@ -25,6 +24,9 @@ _BLOCK = 32
 
 # Bytes. Images larger than the 32×32 to 64×64 pixels of which the windows below speak would fill the memory.
 _MOST_WINDOWS = 2**29
+
+# Bytes of eight images' windows in `_is_narrow`.
+_CACHED_WINDOWS = 2**22
 
 # XLA's compiler makes vectors of a loop that reads up to about 490 different places, and none of a longer one.
 _MOST_LOADS = 480
@@ -193,6 +195,8 @@ def convolve_relu_average(
     """`average_pool(relu(convolve(...)))`."""
     if outputs := _outputs_together(len(images), kernel.shape):
         return _written_out(images, kernel, bias, outputs, "average")
+    if _is_narrow(images.shape, kernel.shape):
+        return windows.pooled_by_eight(images, kernel, bias, "average")
     return _averaged(images, kernel, bias)
 
 
@@ -211,6 +215,8 @@ def _convolve_relu_pool(
 ) -> Float[Array, "n i j k"]:
     if outputs := _outputs_together(len(images), kernel.shape):
         return _written_out(images, kernel, bias, outputs)
+    if _is_narrow(images.shape, kernel.shape):
+        return windows.pooled_by_eight(images, kernel, bias)
     # What was filled up goes behind the pool: it is a fourth to copy.
     return jax.nn.relu(max_pool(_filled_up(images, kernel))[..., : len(bias)] + bias)
 
@@ -238,9 +244,8 @@ def _outputs_together(n: int, kernel: tuple[int, ...]) -> int:
     DeepID, two Xeon cores, microseconds an image: 169 with `lax.conv`, 138 with conv_1 (four) and conv_2 (two) written
     out (jax 0.10; 0.12: 214, 121); with vectors of 256 bits 370 to 410.
     """
-    wide_vectors = "xla_cpu_prefer_vector_width=512" in os.environ.get("XLA_FLAGS", "")
     full = n >= 0.8 * (-(-n // _LANES) * _LANES)
-    if jax.default_backend() != "cpu" or not wide_vectors or not full:
+    if jax.default_backend() != "cpu" or not has_wide_vectors() or not full:
         return 0
     height, width, inputs, _ = kernel
     loads = {
@@ -248,6 +253,18 @@ def _outputs_together(n: int, kernel: tuple[int, ...]) -> int:
         2: (height * width + height * (width + 1)) * inputs,
     }
     return next((outputs for outputs, loaded in loads.items() if loaded <= _MOST_LOADS), 0)
+
+
+def _is_narrow(images: tuple[int, ...], kernel: tuple[int, ...]) -> bool:
+    """Whether without vectors of 512 bits a matrix of windows is faster than XLA's form: of kernels with few channels.
+
+    One Zen 3 core, microseconds an image, XLA's form and windows, jax 0.10 (0.12): DeepID's conv_1 149, 114 (193, 125);
+    3 to 16 channels on 64×64 pixels 351, 120 (306, 116); 1 to 16 by 5×5 on 28×28 55, 20 (50, 20). With 32 channels XLA
+    is as fast or faster, 51, 53 (38, 53), with 20 that are read too, 97, 131 (104, 175).
+    """
+    if jax.default_backend() != "cpu" or has_wide_vectors() or images[0] % 8:
+        return False
+    return kernel[2] <= 4 and kernel[3] <= 24 and 32 * math.prod(images[1:3]) * math.prod(kernel[:3]) <= _CACHED_WINDOWS
 
 
 @partial(jax.jit, static_argnames=("outputs", "pool"))
@@ -309,18 +326,6 @@ def _written_out(
     return pooled.transpose(0, 4, 1, 2, 3).reshape(-1, rows, columns, channels)[:n]
 
 
-def apart(values: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The same values, on a CPU in memory before anything uses them: XLA would else put both into one slower loop.
-
-    Before jax 0.12 XLA does so across an `optimization_barrier` too, but not across a branch that it cannot decide.
-    """
-    if jax.default_backend() != "cpu":
-        return values
-    if jax.__version_info__ >= (0, 12):
-        return lax.optimization_barrier(values)
-    return lax.cond(lax.optimization_barrier(jnp.bool_(True)), lambda: values, lambda: 0 * values)
-
-
 # Where derivatives are asked for, a CPU does better with matrices of windows, in blocks of `training_block`: two Xeon
 # cores, jax 0.10, microseconds per image, ResNet-20: 12,200, `lax.conv` 73,500; a net of six convolutions for traffic
 # signs 3,000, `lax.conv` 17,700.
@@ -340,8 +345,8 @@ def _(
             return (
                 _convolve(images, kernel) if strides == (1, 1) else _by_xla(images, kernel, strides, "valid")
             ) + bias
-        windows = _windows(images, height, width, rows, columns, strides)
-        return jnp.dot(windows, kernel.reshape(-1, kernel.shape[3]), precision=PRECISION) + bias
+        seen = windows.windows(images, height, width, rows, columns, strides)
+        return jnp.dot(seen, kernel.reshape(-1, kernel.shape[3]), precision=PRECISION) + bias
 
     return jax.jvp(form, primals, tangents)
 
@@ -360,80 +365,9 @@ def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, A
     images, kernel, _ = primals
     size = 4 * math.prod(images.shape[:3]) * math.prod(kernel.shape[:3])
     by_windows = jax.default_backend() == "cpu" and size <= _MOST_WINDOWS
-    return jax.jvp(_pooled_windows if by_windows else _convolve_relu_pool, primals, tangents)
+    return jax.jvp(windows.pooled if by_windows else _convolve_relu_pool, primals, tangents)
 
 
 @convolve_relu_average.defjvp
 def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
     return jax.jvp(_averaged, primals, tangents)
-
-
-def _pooled_windows(
-    images: Float[Array, "n h w c"], kernel: Float[Array, "a b c k"], bias: Float[Array, " k"]
-) -> Float[Array, "n i j k"]:
-    """`convolve_relu_pool` as one product of the kernel with the windows, images side by side in the last axis.
-
-    So windows are copies of long runs, and vectors are full under the pool squares. Its derivatives are products of the
-    same matrices. Forward and backward through DeepID's three, one Zen 5 core, microseconds an image: 330; with windows
-    of (a+1)×(b+1) pixels and the four shifted kernels side by side, 1.6 to 1.8 times the multiply-adds, 560.
-    """
-    height, width, _, channels = kernel.shape
-    rows, columns = (images.shape[1] - height + 1) // 2, (images.shape[2] - width + 1) // 2
-    beside = apart(images.transpose(3, 1, 2, 0))
-    taps = [
-        [beside[:, top : top + 2 * rows, left : left + 2 * columns] for left in range(width)] for top in range(height)
-    ]
-    # A stack of stacks is copied once, a concatenation twice.
-    windows = jnp.stack([jnp.stack(row) for row in taps]).reshape(math.prod(kernel.shape[:3]), -1)
-    outputs = jnp.dot(kernel.reshape(-1, channels).T, windows, precision=PRECISION)
-    pooled = _unmarked(_largest(outputs.reshape(channels, rows, 2, columns, 2, len(images))))
-    return jax.nn.relu(pooled + bias[:, None, None, None]).transpose(3, 1, 2, 0)
-
-
-@jax.custom_jvp
-def _largest(four: Float[Array, "k i 2 j 2 n"]) -> Float[Array, "k i j n"]:
-    """Under each pool square, with its place, 0 to 3, in the two lowest bits: where several are equal, one of them.
-
-    So one pass over the outputs finds both; less than a rounding is lost.
-    """
-
-    def marked(down: int, right: int) -> Array:
-        bits = lax.bitcast_convert_type(four[:, :, down, :, right], jnp.int32)
-        return lax.bitcast_convert_type(bits & ~3 | (2 * down + right), jnp.float32)
-
-    return apart(reduce(lax.max, [marked(down, right) for down in (0, 1) for right in (0, 1)]))
-
-
-@_largest.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (four,), (change,) = primals, tangents
-    largest = _largest(four)
-    place = lax.bitcast_convert_type(largest, jnp.int32) & 3
-    # Split, for the transpose of that is one copy of what goes where.
-    changes = [right for lower in lax.split(change, (1, 1), 2) for right in lax.split(lower, (1, 1), 4)]
-    chosen = [jnp.where(place == i, part[:, :, 0, :, 0], 0) for i, part in enumerate(changes)]
-    return largest, reduce(lax.add, chosen)
-
-
-@jax.custom_jvp
-def _unmarked(largest: Float[Array, "k i j n"]) -> Float[Array, "k i j n"]:
-    """Without the place a zero is a zero, and behind the ReLU it has no gradient."""
-    return lax.bitcast_convert_type(lax.bitcast_convert_type(largest, jnp.int32) & ~3, jnp.float32)
-
-
-@_unmarked.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return _unmarked(*primals), tangents[0]
-
-
-def _windows(
-    images: Float[Array, "n h w c"], height: int, width: int, rows: int, columns: int, strides: tuple[int, int]
-) -> Float[Array, "n rows columns window"]:
-    """The pixels that each output sees, one row of the matrix an output."""
-    down, right = (rows - 1) * strides[0] + 1, (columns - 1) * strides[1] + 1
-    slices = [
-        images[:, top : top + down : strides[0], left : left + right : strides[1]]
-        for top in range(height)
-        for left in range(width)
-    ]
-    return jnp.concatenate(slices, axis=-1)

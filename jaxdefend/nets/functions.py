@@ -9,7 +9,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxdefend.nets import kinds
-from jaxdefend.nets.convolution import PRECISION, average_pool, convolve, depthwise, max_pool
+from jaxdefend.nets.backend import PRECISION
+from jaxdefend.nets.convolution import average_pool, convolve, depthwise, max_pool
 from jaxdefend.nets.kinds import Kind
 
 Arrays = Mapping[str, Any]

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int32, Num
 
 from jaxdefend.datasets.images import ImageSet, as_images
 from jaxdefend.nets import kinds
+from jaxdefend.nets.backend import apart
 from jaxdefend.nets.batches import BATCH, Batches, batches
-from jaxdefend.nets.convolution import apart
 from jaxdefend.nets.devices import gathered, on_devices, over_processes, sharded
 from jaxdefend.nets.net import Net
 from jaxdefend.nets.scales import NAMED
