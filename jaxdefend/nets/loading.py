@@ -11,6 +11,7 @@ from jaxdefend.nets.devices import own_rows
 from jaxdefend.nets.inference import ScaleMeasurement, assumed_input_scale, measured_input_scale
 from jaxdefend.nets.keras_files import read_model
 from jaxdefend.nets.net import Net
+from jaxdefend.nets.overflow import require_finite
 from jaxdefend.nets.scales import MEANINGS, NAMED, check_scale
 from jaxdefend.results.progress import Report, silent, tracked
 
@@ -41,12 +42,13 @@ def load_net(
         input_scale: see `nets.scales`.
         architecture: for a file of weights alone, see `keras_files.read_model`.
         clean: labelled images, whatever `as_images` takes.
-    Raises: InputError if the file cannot be used, see `keras_files.read_model`.
+    Raises: InputError if the file cannot be used, see `keras_files.read_model`, or the net overflows.
     """
     found = read_model(path_of(path), architecture)
     for line in found.notes:
         warnings.warn(line, Note, stacklevel=2)
     net = found.net if input_scale is None else _asked_for(found.net, input_scale)
+    require_finite(net)
     if net.input_scale is None and clean is not None:
         from jaxdefend.datasets.images import as_images, labelled
 

@@ -6,11 +6,14 @@ os.environ["KERAS_BACKEND"] = "jax"
 
 import keras
 import numpy as np
+from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 from keras import layers
 
 from jaxdefend.nets import kinds
 
+# Building and running a Keras model takes seconds.
+UNHURRIED = {"deadline": None, "suppress_health_check": list(HealthCheck), "phases": [Phase.explicit, Phase.generate]}
 FUNCTIONS = ["relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus", "relu6", "hard_tanh"]
 ENDS = ["inside", "activation", "softmax layer", "none", "sigmoid"]
 

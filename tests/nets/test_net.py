@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from checked import unchecked
 from helpers import random_net, random_pixels, random_weights
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import small_net
 
@@ -19,7 +19,6 @@ from jaxdefend.nets.keras_files import read_model, write_model
 from jaxdefend.nets.net import Net, Source
 
 DEEPID = deepid(11)
-UNHURRIED = {"deadline": None, "suppress_health_check": list(HealthCheck), "phases": [Phase.explicit, Phase.generate]}
 
 
 def images(net, n=3, seed=0):
@@ -66,13 +65,13 @@ def test_a_layer_normalization_over_several_axes(tmp_path):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, **UNHURRIED)
+@settings(max_examples=60, **by_keras.UNHURRIED)
 @given(model=by_keras.keras_models(), suffix=st.sampled_from([".h5", ".keras"]))
 def test_random_graphs_compute_what_keras_computes(model, suffix, tmp_path):
     same_as_keras(model, tmp_path / f"net{suffix}")
 
 
-@settings(max_examples=5, derandomize=True, **UNHURRIED)
+@settings(max_examples=5, derandomize=True, **by_keras.UNHURRIED)
 @given(model=by_keras.keras_models())
 def test_a_few_graphs_compute_what_keras_computes(model, tmp_path):
     same_as_keras(model, tmp_path / "net.h5")
