@@ -345,7 +345,7 @@ def _(
             return (
                 _convolve(images, kernel) if strides == (1, 1) else _by_xla(images, kernel, strides, "valid")
             ) + bias
-        seen = windows.windows(images, height, width, rows, columns, strides)
+        seen = windows.as_rows(images, height, width, rows, columns, strides)
         return jnp.dot(seen, kernel.reshape(-1, kernel.shape[3]), precision=PRECISION) + bias
 
     return jax.jvp(form, primals, tangents)

@@ -102,7 +102,7 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return _unmarked(*primals), tangents[0]
 
 
-def windows(
+def as_rows(
     images: Float[Array, "n h w c"], height: int, width: int, rows: int, columns: int, strides: tuple[int, int]
 ) -> Float[Array, "n rows columns window"]:
     """The pixels that each output sees, one row of the matrix an output."""
