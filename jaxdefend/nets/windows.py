@@ -42,7 +42,7 @@ def pooled_by_eight(
         return reduce(lax.add, [_activated(each, bias) for each in four]) / 4
 
     found = lax.map(of_eight, images.reshape(-1, 8, *images.shape[1:]))
-    return found.reshape(-1, *found.shape[2:])
+    return found.reshape(len(images), *found.shape[2:])
 
 
 def _outputs(images: Float[Array, "n h w c"], kernel: Float[Array, "a b c k"]) -> Float[Array, "k i 2 j 2 n"]:
