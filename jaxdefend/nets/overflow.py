@@ -61,7 +61,7 @@ def _first_without_numbers(net: Net, pixels: UInt8[np.ndarray, "1 h w c"]) -> st
         values = np.asarray(jax.device_get(found[layer.name]))
         if np.isnan(values).any() or (layer.name == graph.output and not np.isfinite(values).all()):
             return layer.name
-        for name in layer.inputs:
+        for name in set(layer.inputs):
             readers[name] -= 1
             if not readers[name]:
                 del found[name]
@@ -113,7 +113,7 @@ def _size(layer: Layer, arrays: Mapping[str, Float[np.ndarray, "..."]], read: Fl
 
 def _activated(layer: Layer, size: float) -> float:
     match "softmax" if isinstance(layer.settings, kinds.Softmax) else getattr(layer.settings, "activation", "linear"):
-        case "softmax" | "sigmoid" | "tanh" | "hard_silu" | "hard_tanh" | "softsign" if size < np.inf:
+        case "softmax" | "sigmoid" | "tanh" | "hard_tanh" | "softsign" if size < np.inf:
             return 1.0
         case "exponential":
             return float(np.exp(size))

@@ -11,9 +11,9 @@ from small import small_net
 from jaxdefend import InputError
 from jaxdefend.nets.graph import Graph, Layer
 from jaxdefend.nets.keras_files import write_model
-from jaxdefend.nets.kinds import BatchNormalization, Conv2D, Dense, Flatten, InputLayer, LayerNormalization
+from jaxdefend.nets.kinds import Add, BatchNormalization, Conv2D, Dense, Flatten, InputLayer, LayerNormalization
 from jaxdefend.nets.loading import load_net
-from jaxdefend.nets.overflow import typical_activation
+from jaxdefend.nets.overflow import require_finite, typical_activation
 from jaxdefend.nets.training import new_net
 
 
@@ -35,6 +35,21 @@ def test_large_weights_that_do_not_overflow_are_read(tmp_path, factors):
     write_model(scaled_up(**factors), tmp_path / "net.h5")
     net = load_net(tmp_path / "net.h5", input_scale="unit")
     assert np.isfinite(net(np.full((1, *net.image_shape), 255, np.uint8))).all()
+
+
+def test_a_layer_that_reads_another_twice():
+    """Beside a second reader, which needs it still."""
+    layers = (
+        Layer("images", InputLayer((4, 4, 3))),
+        Layer("conv", Conv2D(3, (1, 1)), ("images",)),
+        Layer("twice", Add(), ("conv", "conv")),
+        Layer("all", Add(), ("conv", "twice")),
+        Layer("flat", Flatten(), ("all",)),
+        Layer("answer", Dense(2), ("flat",)),
+    )
+    net = new_net(Graph(layers, "answer"), "unit", jax.random.key(0))
+    large = {"kernel": 1e26 * np.ones((1, 1, 3, 3), np.float32)}
+    require_finite(net.with_weights(net.weights | {"conv": net.weights["conv"] | large}))
 
 
 def test_deep_sound_nets_are_not_suspicious():
